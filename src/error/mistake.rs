@@ -1,0 +1,54 @@
+//! Mistakes of a policy, each with its item. It must not know how they are found.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// One mistake of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the text of each variant is its documentation, the fields are named in it")]
+pub enum Mistake {
+    #[error("path {path:?}: {why}")]
+    BadPath { path: PathBuf, why: &'static str },
+    #[error("two items at {target:?}: say over() on the second if it is meant")]
+    SameTarget { target: PathBuf },
+    #[error("the item at {target:?} hides the earlier one at {hidden:?}: put it first, or say over()")]
+    Hides { target: PathBuf, hidden: PathBuf },
+    #[error("{count} mounts, at most {most}")]
+    TooManyMounts { count: usize, most: usize },
+    #[error("the file at {target:?} is larger than {most} bytes: bind it")]
+    FileTooLarge { target: PathBuf, most: usize },
+    #[error("the ladder of {target:?} has no rung")]
+    EmptyProcLadder { target: PathBuf },
+    #[error(
+        "a fresh /proc needs a pid namespace in every set: add the rung HostReadOnly or Absent, or the namespace"
+    )]
+    ProcWithoutPidNamespace,
+    #[error("no namespace set: for none at all, give one empty set")]
+    NoNamespaceSet,
+    #[error("the namespace set {set} lacks a part of the floor {floor}")]
+    SetBelowFloor { set: String, floor: String },
+    #[error("a time namespace without offsets does nothing: use time_offsets()")]
+    TimeNamespaceWithoutOffsets,
+    #[error("a mount tree needs a mount namespace, and the set {set} has none")]
+    TreeWithoutMountNamespace { set: String },
+    #[error("{what} {value:?}: 1 to {most} bytes without a NUL")]
+    BadName { what: &'static str, value: String, most: usize },
+    #[error("uid or gid 4294967295 means \"no change\" to the kernel and cannot be used")]
+    InvalidId,
+    #[error("host id 0 behind the program's id: say keep_host_root() if it is meant")]
+    HostRootMapped,
+    #[error("the {what} map has {lines} lines, 1 to {most} are possible")]
+    IdMapLength { what: &'static str, lines: usize, most: usize },
+    #[error("the {what} map's line {inside} {outside} {count} is empty, too long, or overlaps another")]
+    IdRange { what: &'static str, inside: u32, outside: u32, count: u32 },
+    #[error("{what} {id} inside is not in its map")]
+    IdNotMapped { what: &'static str, id: u32 },
+    #[error("groups {groups:?} need a map with ranges in a user namespace")]
+    UnmappedGroups { groups: Vec<u32> },
+    #[error("{what} is {value}, possible are {from} to {to}")]
+    OutOfRange { what: &'static str, value: i64, from: i64, to: i64 },
+    #[error("{resource}: the soft limit {soft} is above the hard one {hard}")]
+    SoftAboveHard { resource: &'static str, soft: u64, hard: u64 },
+}

@@ -1,0 +1,158 @@
+//! PID 1: the tail of the plan's own table. It reaps, forwards signals, passes on the exact wait status, and ends
+//! everything when the program or the caller's process ends.
+
+use super::asm::{Assembler, Call, Cell, Operand, fd, null, num, sym};
+use super::capability;
+use super::context::{Context, u64_of};
+use super::gate::pollfd;
+use crate::error::Step;
+use crate::host::Features;
+use crate::machine::layout::{
+    FD_CALLER, FD_END, FD_SCRATCH, INIT_PROGRESS, PROGRAM_PID, RUSAGE, STATUS, STATUS_VALID,
+};
+use crate::policy::{Init, Namespaces};
+
+/// Offset of revents in the second word half of a pollfd: bits 16 to 31.
+const REVENTS: u64 = 0xffff_0000;
+const SIGINFO_SIZE: usize = 128;
+
+/// Forks init and the program. Behind these rows only the program goes on.
+pub(super) fn split(context: &mut Context<'_>) {
+    if context.policy.init == Init::Program {
+        return;
+    }
+    context.asm.step(Step::Init, "");
+    prepare(context);
+    let (program, pid) = (context.asm.label(), Cell::brief(PROGRAM_PID, "program"));
+    let child = context.asm.cell("child");
+    let chld = sym(u64_of(libc::SIGCHLD), "SIGCHLD");
+    let call = Call::new(libc::SYS_clone, "clone").arg(chld).arg(num(0)).arg(num(0)).arg(num(0)).arg(num(0));
+    context.asm.call(call.into(child));
+    context.asm.if_equal(&child.word(), u64::MAX, num(0), program);
+    context.asm.progress(Cell::brief(INIT_PROGRESS, "init_progress"));
+    context.asm.set(pid, &child.word(), &num(0));
+    confine(context);
+    serve(context, pid);
+    context.asm.bind(program);
+    context.asm.step(Step::Init, "program");
+    // Without a pid namespace init's end would not end the program.
+    let option = sym(u64_of(libc::PR_SET_PDEATHSIG), "PR_SET_PDEATHSIG");
+    let kill = sym(u64_of(libc::SIGKILL), "SIGKILL");
+    context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(kill));
+}
+
+/// What both need before there are two: signals that are readable, and no way for one to look into the other.
+fn prepare(context: &mut Context<'_>) {
+    let asm = &mut context.asm;
+    let every = asm.words(&[u64::MAX], "~[]");
+    let set = sym(u64_of(libc::SIG_SETMASK), "SIG_SETMASK");
+    let call = Call::new(libc::SYS_rt_sigprocmask, "rt_sigprocmask").arg(set).arg(every.clone());
+    asm.call(call.arg(null()).arg(num(8)));
+    let (signals, flags) = (asm.cell("signals"), sym(u64_of(libc::SFD_CLOEXEC), "SFD_CLOEXEC"));
+    let call = Call::new(libc::SYS_signalfd4, "signalfd4").arg(num(-1)).arg(every).arg(num(8)).arg(flags);
+    asm.call(call.into(signals));
+    let cloexec = sym(u64_of(libc::O_CLOEXEC), "O_CLOEXEC");
+    let call = Call::new(libc::SYS_dup3, "dup3").arg(signals.word()).arg(fd(FD_SCRATCH, "signals"));
+    asm.call(call.arg(cloexec));
+    // The program may have init's ids: it must not be able to trace it (ptrace(2), "Ptrace access mode checking"). An exec
+    // makes the program dumpable again.
+    let option = sym(u64_of(libc::PR_SET_DUMPABLE), "PR_SET_DUMPABLE");
+    asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(num(0)));
+    if !context.in_set(Namespaces::PID) {
+        let option = sym(u64_of(libc::PR_SET_CHILD_SUBREAPER), "PR_SET_CHILD_SUBREAPER");
+        context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(num(1)));
+        context
+            .notes
+            .push("orphans that leave init's tree are not ended with it: there is no pid namespace".into());
+    }
+}
+
+/// Init has two descriptors, no capability, and a name.
+fn confine(context: &mut Context<'_>) {
+    capability::none(context);
+    context.asm.step(Step::Init, "descriptors");
+    let asm = &mut context.asm;
+    let name = asm.string(b"ringfence-init");
+    let option = sym(u64_of(libc::PR_SET_NAME), "PR_SET_NAME");
+    asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(name));
+    close_all_but_two(context);
+}
+
+fn close_all_but_two(context: &mut Context<'_>) {
+    if context.has(Features::CLOSE_RANGE) {
+        close_range(context, 0, i64::from(FD_CALLER) - 1);
+        close_range(context, i64::from(FD_SCRATCH) + 1, i64::from(u32::MAX));
+        return;
+    }
+    for number in 0..FD_CALLER {
+        let call = Call::new(libc::SYS_close, "close").arg(fd(number, ""));
+        context.asm.call(call.fine(&[libc::EBADF, libc::EINTR]));
+    }
+    close_from(&mut context.asm, num(i64::from(FD_SCRATCH) + 1));
+}
+
+fn close_range(context: &mut Context<'_>, first: i64, last: i64) {
+    let call = Call::new(libc::SYS_close_range, "close_range").arg(num(first)).arg(num(last));
+    context.asm.call(call.arg(num(0)));
+}
+
+/// Closes one by one, up to what the caller's table could hold: for hosts without `close_range`.
+pub(super) fn close_from(asm: &mut Assembler, first: Operand) {
+    let (next, again) = (asm.cell("next"), asm.label());
+    let done = asm.label();
+    asm.set(next, &first, &num(0));
+    asm.bind(again);
+    let call =
+        Call::new(libc::SYS_close, "close").arg(next.word()).fine(&[libc::EBADF, libc::EINTR, libc::EIO]);
+    asm.call(call);
+    asm.set(next, &next.word(), &num(1));
+    asm.if_less(&next.word(), Cell::brief(FD_END, "fd_end").word(), again);
+    asm.bind(done);
+}
+
+/// Waits for signals and for the caller's end.
+fn serve(context: &mut Context<'_>, pid: Cell) {
+    context.asm.step(Step::Init, "serve");
+    let asm = &mut context.asm;
+    let polled = asm.cell_with("polled", &[pollfd(FD_SCRATCH), pollfd(FD_CALLER)]);
+    let info = asm.cell_of("siginfo", SIGINFO_SIZE);
+    let (again, end, reap) = (asm.label(), asm.label(), asm.label());
+    asm.bind(again);
+    let call = Call::new(libc::SYS_ppoll, "ppoll").arg(polled.pointer()).arg(num(2));
+    asm.call(call.arg(null()).arg(null()).arg(num(8)));
+    asm.if_differs(&polled.half(12), REVENTS, num(0), end);
+    let call = Call::new(libc::SYS_read, "read").arg(fd(FD_SCRATCH, "signals")).arg(info.pointer());
+    asm.call(call.arg(num(128)));
+    asm.if_equal(&info.half(0), 0xffff_ffff, num(i64::from(libc::SIGCHLD)), reap);
+    // A signal for the program; it may be gone already.
+    let call = Call::new(libc::SYS_kill, "kill").arg(pid.word()).arg(info.half(0));
+    asm.call(call.fine(&[libc::ESRCH, libc::EPERM]));
+    asm.goto(again);
+    asm.bind(reap);
+    reap_all(context, pid, again, end);
+    context.asm.bind(end);
+    let call = Call::new(libc::SYS_exit_group, "exit_group").arg(num(0));
+    context.asm.call(call);
+}
+
+/// One SIGCHLD can stand for many children.
+fn reap_all(context: &mut Context<'_>, pid: Cell, again: super::asm::Label, end: super::asm::Label) {
+    let asm = &mut context.asm;
+    let (status, usage, ended) = (asm.cell("status"), asm.cell_of("usage", 144), asm.cell("ended"));
+    let (more, other) = (asm.label(), asm.label());
+    asm.bind(more);
+    let hang = sym(u64_of(libc::WNOHANG), "WNOHANG");
+    let call = Call::new(libc::SYS_wait4, "wait4").arg(num(-1)).arg(status.pointer()).arg(hang);
+    asm.call(call.arg(usage.pointer()).into(ended).fine(&[libc::ECHILD]));
+    asm.if_less(&ended.word(), num(1), again);
+    asm.if_equal(&ended.word(), u64::MAX, pid.word(), other);
+    asm.goto(more);
+    asm.bind(other);
+    asm.set(Cell::brief(STATUS, "status"), &status.half(0), &num(0));
+    for word in 0..18 {
+        let at = Cell { address: usage.address.plus(8 * word), name: "usage" };
+        asm.set(Cell::brief(RUSAGE + 8 * word, "rusage"), &at.word(), &num(0));
+    }
+    asm.set(Cell::brief(STATUS_VALID, "status_valid"), &num(1), &num(0));
+    asm.goto(end);
+}

@@ -1,0 +1,107 @@
+//! From a policy and a host to the table of kernel calls. It must be pure: no I/O, equal input gives an equal plan.
+
+mod asm;
+mod bind;
+mod capability;
+mod compile;
+mod context;
+mod dev;
+mod facts;
+mod gate;
+mod identity;
+mod init;
+mod knob;
+mod mount;
+mod proc;
+mod process;
+mod root;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub(crate) use asm::{Code, Op};
+pub(crate) use compile::{BRIEF_SPAN, compile};
+pub(crate) use context::{Item, ItemKind, Recursive, SourceHow, SourcePlan};
+pub(crate) use identity::{IdPlan, MapWriter};
+pub(crate) use tail::{LateLimit, Program, TailInput, tail};
+pub(crate) use window::{CloseRange, Then, WindowInput, window};
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::policy::{Init, Namespaces};
+
+/// The program of kernel calls for one namespace set: what the child will do, in order.
+///
+/// `Display` prints it: the dry run is the table itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub(crate) set: Namespaces,
+    pub(crate) init: Init,
+    pub(crate) code: Code,
+    pub(crate) ids: IdPlan,
+    pub(crate) sources: Vec<SourcePlan>,
+    pub(crate) items: Vec<Item>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) late_limits: Vec<LateLimit>,
+    /// The first row for a child that is a copy: behind the rows that set an image up.
+    pub(crate) copy_entry: usize,
+    /// Where the tail begins in the brief.
+    pub(crate) tail_at: u32,
+    /// The capabilities that the child carries over into the image.
+    pub(crate) carried: u64,
+    /// Whether the bounding set can be changed.
+    pub(crate) bounds: bool,
+    /// Number of the first descriptor that belongs to the command.
+    pub(crate) passed_at: i32,
+}
+
+impl Plan {
+    /// The namespaces that the child is cloned into; a time namespace is made later, by `unshare`.
+    #[must_use]
+    pub fn namespaces(&self) -> Namespaces {
+        self.set
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.code.ops.len()
+    }
+
+    /// Whether there is no row; never so for a compiled plan.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.code.ops.is_empty()
+    }
+}
+
+pub(crate) fn write_ops(f: &mut Formatter<'_>, code: &Code) -> fmt::Result {
+    let mut last = None;
+    for (index, op) in code.ops.iter().enumerate() {
+        let head = (op.step, op.object);
+        if last != Some(head) {
+            let object = &code.objects[op.object].to_string();
+            let need = if op.need == crate::policy::Need::Preferred { " (preferred)" } else { "" };
+            let space = if object.is_empty() { "" } else { " " };
+            writeln!(f, "# {}{space}{object}{need}", op.step)?;
+            last = Some(head);
+        }
+        writeln!(f, "{index:>5}  {}{}", op.name, op.text)?;
+    }
+    Ok(())
+}
+
+impl Display for Plan {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "# namespaces {}", self.set)?;
+        for source in &self.sources {
+            writeln!(f, "# the caller opens {source}")?;
+        }
+        writeln!(f, "# ids {}", self.ids)?;
+        for note in &self.notes {
+            writeln!(f, "# note: {note}")?;
+        }
+        write_ops(f, &self.code)
+    }
+}

@@ -1,0 +1,71 @@
+//! What is wanted: plain data and the builder that makes it. It must not do I/O, and must not know the machine it runs on.
+
+mod builder;
+mod capability;
+mod check;
+mod identity;
+mod limit;
+mod mount;
+mod namespace;
+mod preset;
+mod process;
+mod wanted;
+
+pub use builder::Builder;
+pub use capability::{Capabilities, Capability};
+pub use identity::{IdRange, Identity, Mapping};
+pub use limit::{Limit, Resource};
+pub use mount::{
+    Absence, Access, Bind, Execution, FileItem, Mount, MountKind, ProcMount, ProcRung, Root, Source,
+    Submounts, Tmpfs,
+};
+pub use namespace::{NamespaceSets, Namespaces};
+pub use process::{Hardening, Init, Launch, NewPrivileges, Session, TimeOffsets};
+pub use wanted::{Need, Wanted, prefer};
+
+use std::time::Duration;
+
+/// A checked description of a sandbox: data only. Two equal policies compile to equal plans on equal hosts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    pub(crate) namespaces: NamespaceSets,
+    pub(crate) time_offsets: Option<TimeOffsets>,
+    pub(crate) identity: Identity,
+    pub(crate) root: Root,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) hostname: Option<Wanted<String>>,
+    pub(crate) domain_name: Option<Wanted<String>>,
+    pub(crate) loopback: Option<Wanted<()>>,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) limits: Vec<Limit>,
+    pub(crate) hardening: Hardening,
+    pub(crate) init: Init,
+    pub(crate) launch: Launch,
+    pub(crate) setup_timeout: Duration,
+}
+
+impl Policy {
+    /// The ordered namespace sets, the floor and the errnos that fall through.
+    #[must_use]
+    pub fn namespaces(&self) -> &NamespaceSets {
+        &self.namespaces
+    }
+
+    /// The mounts in the order in which they are made.
+    #[must_use]
+    pub fn mounts(&self) -> &[Mount] {
+        &self.mounts
+    }
+
+    /// The capabilities that the program keeps.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    /// Who the program is, inside and outside.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}

@@ -1,0 +1,211 @@
+//! A running program: pidfd first, wait, kill, signals, streams. Dropping it kills and reaps everything inside.
+
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::outcome::{Core, ExitStatus, Outcome, Usage, Verdict};
+use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::policy::Init;
+use crate::spawn::{Enforcement, Running};
+use crate::sys::{self, Block, Reaped};
+
+/// A program that runs behind the fence. Methods take `&self`: many threads may wait, signal and kill.
+///
+/// Dropping it kills and reaps everything inside.
+#[derive(Debug)]
+#[must_use = "dropping a child kills it"]
+pub struct Child {
+    /// The caller's end of a piped standard input.
+    pub stdin: Option<ChildStdin>,
+    /// The caller's end of a piped standard output.
+    pub stdout: Option<ChildStdout>,
+    /// The caller's end of a piped standard error.
+    pub stderr: Option<ChildStderr>,
+    running: Running,
+    killed: AtomicBool,
+}
+
+impl Child {
+    pub(super) fn new(
+        running: Running,
+        (stdin, stdout, stderr): (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>),
+    ) -> Self {
+        Self { stdin, stdout, stderr, running, killed: AtomicBool::new(false) }
+    }
+
+    /// The program's pid as the caller sees it. For signals use the handle: a pid can be another process's by now.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.running.program.unsigned_abs()
+    }
+
+    /// The pid of the sandbox's first process: its init, or the program where there is none.
+    #[must_use]
+    pub fn init_id(&self) -> u32 {
+        self.running.parent.pid().unsigned_abs()
+    }
+
+    /// What held when the program was about to run, read back from the kernel.
+    #[must_use]
+    pub fn enforcement(&self) -> &Enforcement {
+        &self.running.report
+    }
+
+    /// Waits for the end of the program and of everything inside.
+    ///
+    /// # Errors
+    /// Only where waiting itself fails.
+    pub fn wait(&self) -> Result<Outcome> {
+        let reaped = self.running.parent.reap(Block::UntilExit)?;
+        Ok(self.outcome(reaped))
+    }
+
+    /// The outcome, if there is one by now.
+    ///
+    /// # Errors
+    /// As [`Child::wait`].
+    pub fn try_wait(&self) -> Result<Option<Outcome>> {
+        match self.running.parent.reap(Block::No)? {
+            Reaped::Running => Ok(None),
+            reaped => Ok(Some(self.outcome(reaped))),
+        }
+    }
+
+    /// The outcome, if there is one within `limit`. The program is left running otherwise.
+    ///
+    /// # Errors
+    /// As [`Child::wait`].
+    pub fn wait_timeout(&self, limit: Duration) -> Result<Option<Outcome>> {
+        let deadline = Instant::now().checked_add(limit);
+        loop {
+            let left = match deadline {
+                Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+                None => limit,
+            };
+            // Rounded up, so that the last wait does not spin; poll(2) counts in milliseconds.
+            let rounded = left.saturating_add(Duration::from_micros(999)).as_millis();
+            let ended = self.running.parent.ended(i32::try_from(rounded).unwrap_or(i32::MAX))?;
+            if ended || left.is_zero() {
+                return self.try_wait();
+            }
+        }
+    }
+
+    /// Waits for the end and collects what the program wrote to piped streams; standard input is closed first. Both
+    /// streams are read at once, so neither can fill up and stop the program.
+    ///
+    /// # Errors
+    /// Where reading or waiting fails.
+    pub fn wait_with_output(mut self) -> Result<Outcome> {
+        drop(self.stdin.take());
+        let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
+        let failed = |error: std::io::Error| {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            Error::new(ErrorKind::Process, Step::Wait, "output").call("read", errno)
+        };
+        let (out, err) = thread::scope(|scope| {
+            let reader = scope.spawn(move || collect(stderr));
+            let out = collect(stdout);
+            let err = reader.join().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()));
+            (out, err)
+        });
+        let outcome = self.wait()?;
+        Ok(Outcome { stdout: out.map_err(failed)?, stderr: err.map_err(failed)?, ..outcome })
+    }
+
+    /// Kills everything inside, and returns once it is gone: the kernel lets the first process of a pid namespace be
+    /// reaped only after all others (pid_namespaces(7)). Without a pid namespace only init and the program are certain.
+    ///
+    /// # Errors
+    /// As [`Child::wait`].
+    pub fn kill(&self) -> Result<()> {
+        if self.running.parent.reap(Block::No)? == Reaped::Running {
+            self.killed.store(true, Ordering::SeqCst);
+            self.running.parent.end();
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to the program: init forwards it, and so it arrives whatever the program's pid inside. SIGKILL and
+    /// SIGSTOP cannot be forwarded: the first is [`Child::kill`], the second goes to init alone.
+    ///
+    /// # Errors
+    /// `ESRCH` where the program has ended, `EINVAL` for a number that is no signal.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        if signal == libc::SIGKILL {
+            return self.kill();
+        }
+        let failed = |errno| {
+            Error::new(ErrorKind::Process, Step::Kill, format!("signal {signal}"))
+                .call("pidfd_send_signal", errno)
+        };
+        sys::send_signal(self.running.parent.pidfd(), signal).map_err(failed)
+    }
+
+    fn outcome(&self, reaped: Reaped) -> Outcome {
+        let brief = self.running.parent.brief();
+        let program = match (self.running.init, reaped) {
+            (Init::Reaper, _) => brief.status().map(ExitStatus::from_wait),
+            (Init::Program, Reaped::Ended { code, status, .. }) => {
+                Some(ExitStatus::from_waitid(code, status))
+            }
+            (Init::Program, _) => sys::exit_info(self.running.parent.pidfd()).map(ExitStatus::from_wait),
+        };
+        let tree = match reaped {
+            Reaped::Ended { usage, .. } => Usage::from_words(&usage.words),
+            Reaped::Running | Reaped::Gone => Usage::default(),
+        };
+        let usage = brief.usage().map_or(tree, |words| Usage::from_words(&words));
+        Outcome {
+            status: program,
+            usage,
+            tree_usage: tree,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            verdict: self.verdict(program, reaped),
+        }
+    }
+
+    fn verdict(&self, program: Option<ExitStatus>, reaped: Reaped) -> Verdict {
+        let killed = self.killed.load(Ordering::SeqCst);
+        let signaled = |status: ExitStatus| {
+            status.signal().map(|signal| {
+                let core = if status.core_dumped() { Core::Dumped } else { Core::None };
+                Verdict::Signaled { signal, core }
+            })
+        };
+        match (program, reaped) {
+            (Some(status), _) => match (status.code(), signaled(status)) {
+                (Some(code), _) => Verdict::Exited(code),
+                (None, Some(_)) if killed && status.signal() == Some(libc::SIGKILL) => Verdict::Killed,
+                (None, Some(verdict)) => verdict,
+                (None, None) => Verdict::Lost,
+            },
+            (None, _) if killed => Verdict::Killed,
+            // Init itself was ended from outside, and everything with it.
+            (None, Reaped::Ended { code, status, .. }) => {
+                signaled(ExitStatus::from_waitid(code, status)).unwrap_or(Verdict::Lost)
+            }
+            (None, Reaped::Gone | Reaped::Running) => Verdict::Lost,
+        }
+    }
+}
+
+fn collect(stream: Option<impl Read>) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(mut stream) = stream {
+        stream.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+impl AsFd for Child {
+    /// The pidfd of the sandbox's first process: readable when everything has ended, pollable from any runtime.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.running.parent.pidfd()
+    }
+}

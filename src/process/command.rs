@@ -1,0 +1,279 @@
+//! What one run executes, after std's `Command`: arguments, environment, directory, streams, descriptors.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::child::Child;
+use super::held::Held;
+use super::outcome::Outcome;
+use super::stdio::Stdio;
+use crate::error::{Error, ErrorKind, Object, Result, Step};
+use crate::plan::{BRIEF_SPAN, Program};
+use crate::spawn::{Fence, Request, Strings, launch};
+use crate::sys;
+
+/// Where programs are looked for when the environment inside has no `PATH` (execvp(3)).
+const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Descriptors that one command may pass: the tail of the table grows with each.
+const PASSED_MAX: usize = 1_000;
+
+/// A program to run behind the fence.
+///
+/// The environment starts empty and the streams are `/dev/null`, unless said otherwise. A command can be spawned many
+/// times, as its descriptors are duplicated for each.
+#[derive(Debug)]
+pub struct Command {
+    fence: Arc<Fence>,
+    program: OsString,
+    program_fd: Option<OwnedFd>,
+    arg0: Option<OsString>,
+    args: Vec<OsString>,
+    env: BTreeMap<OsString, OsString>,
+    cwd: PathBuf,
+    stdio: [Option<Stdio>; 3],
+    passed: Vec<(RawFd, OwnedFd)>,
+}
+
+impl Command {
+    pub(super) fn new(fence: Arc<Fence>, program: &OsStr) -> Self {
+        Self {
+            fence,
+            program: program.to_owned(),
+            program_fd: None,
+            arg0: None,
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            cwd: PathBuf::from("/"),
+            stdio: [None, None, None],
+            passed: Vec::new(),
+        }
+    }
+
+    /// Executes this open file instead of a path inside (execveat(2), `AT_EMPTY_PATH`); the name stays as `argv[0]`.
+    pub fn program_fd(&mut self, fd: impl Into<OwnedFd>) -> &mut Self {
+        self.program_fd = Some(fd.into());
+        self
+    }
+
+    /// `argv[0]`. Default: the program as given.
+    pub fn arg0(&mut self, arg0: impl AsRef<OsStr>) -> &mut Self {
+        self.arg0 = Some(arg0.as_ref().to_owned());
+        self
+    }
+
+    /// Adds an argument.
+    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args(&mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable inside.
+    pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        self.env.insert(name.as_ref().to_owned(), value.as_ref().to_owned());
+        self
+    }
+
+    /// Sets variables inside.
+    pub fn envs(
+        &mut self,
+        variables: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>,
+    ) -> &mut Self {
+        for (name, value) in variables {
+            self.env(name, value);
+        }
+        self
+    }
+
+    /// Takes a variable over from the caller, if the caller has it now.
+    pub fn env_inherit(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        if let Some(value) = env::var_os(name.as_ref()) {
+            self.env(name, value);
+        }
+        self
+    }
+
+    /// Removes every variable set so far.
+    pub fn env_clear(&mut self) -> &mut Self {
+        self.env.clear();
+        self
+    }
+
+    /// The working directory inside. Default `/`.
+    pub fn current_dir(&mut self, path: impl Into<PathBuf>) -> &mut Self {
+        self.cwd = path.into();
+        self
+    }
+
+    /// Standard input. Default `/dev/null`.
+    pub fn stdin(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
+        self.stdio[0] = Some(stdio.into());
+        self
+    }
+
+    /// Standard output. Default `/dev/null`; a pipe for [`Command::output`].
+    pub fn stdout(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
+        self.stdio[1] = Some(stdio.into());
+        self
+    }
+
+    /// Standard error. Default `/dev/null`; a pipe for [`Command::output`].
+    pub fn stderr(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
+        self.stdio[2] = Some(stdio.into());
+        self
+    }
+
+    /// Passes an open descriptor under the number `target`, 3 or more. Every descriptor that is not passed is closed.
+    /// A file that can only be read through its descriptor may be opened for writing through `/proc/self/fd` inside, as
+    /// far as its mode and its file system allow: pass pipes and sockets where that matters.
+    pub fn fd(&mut self, target: RawFd, fd: impl Into<OwnedFd>) -> &mut Self {
+        self.passed.push((target, fd.into()));
+        self
+    }
+
+    /// Sets up and confines a child that waits before it becomes the program.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidCommand`] for a mistake in the command; [`ErrorKind::Setup`] with step, object, call, errno and
+    /// causes where the fence could not be set up. Then nothing is left behind.
+    pub fn spawn_held(&mut self) -> Result<Held> {
+        self.held(&Stdio::null())
+    }
+
+    /// Runs the program. `Ok` means that `execve` has happened.
+    ///
+    /// # Errors
+    /// As [`Command::spawn_held`]; [`ErrorKind::Exec`] where the program could not be executed.
+    pub fn spawn(&mut self) -> Result<Child> {
+        self.held(&Stdio::null())?.release()
+    }
+
+    /// Runs the program to its end and collects what it wrote.
+    ///
+    /// # Errors
+    /// As [`Command::spawn`].
+    pub fn output(&mut self) -> Result<Outcome> {
+        self.held(&Stdio::piped())?.release()?.wait_with_output()
+    }
+
+    /// Runs the program to its end.
+    ///
+    /// # Errors
+    /// As [`Command::spawn`].
+    pub fn status(&mut self) -> Result<Outcome> {
+        self.spawn()?.wait()
+    }
+
+    fn held(&self, default: &Stdio) -> Result<Held> {
+        let null = Stdio::null();
+        let stream = |number: usize, default| self.stdio[number].as_ref().unwrap_or(default);
+        let (stdin, our_stdin) = stream(0, &null).ends(0)?;
+        let (stdout, our_stdout) = stream(1, default).ends(1)?;
+        let (stderr, our_stderr) = stream(2, default).ends(2)?;
+        let request = self.request([stdin, stdout, stderr])?;
+        let running = launch(&self.fence, request)?;
+        Ok(Held::new(running, (our_stdin, our_stdout, our_stderr)))
+    }
+
+    fn mistake(object: impl Into<Object>, why: &str) -> Error {
+        Error::new(ErrorKind::InvalidCommand, Step::Command, object).detail(why)
+    }
+
+    fn request(&self, stdio: [OwnedFd; 3]) -> Result<Request> {
+        let name = Object::SandboxPath(PathBuf::from(&self.program));
+        let arg0 = self.arg0.as_ref().unwrap_or(&self.program);
+        let mut argv = vec![c_string(arg0, || "argument 0".to_owned())?];
+        for (number, arg) in (1..).zip(&self.args) {
+            argv.push(c_string(arg, || format!("argument {number}"))?);
+        }
+        let mut envp = Vec::new();
+        for (key, value) in &self.env {
+            let bytes = key.as_bytes();
+            if bytes.is_empty() || bytes.contains(&b'=') {
+                return Err(Self::mistake(
+                    format!("variable {key:?}"),
+                    "a name is not empty and holds no \"=\"",
+                ));
+            }
+            let mut text = key.clone();
+            text.push("=");
+            text.push(value);
+            envp.push(c_string(&text, || format!("variable {key:?}"))?);
+        }
+        let program = self.program_paths()?;
+        Ok(Request {
+            program,
+            name,
+            argv: Strings::new(argv),
+            envp: Strings::new(envp),
+            cwd: c_string(self.cwd.as_os_str(), || "working directory".to_owned())?,
+            stdio,
+            passed: self.passed()?,
+            program_fd: self.program_fd.as_ref().map(|fd| duplicate(fd.as_raw_fd())).transpose()?,
+        })
+    }
+
+    /// The paths to try, as execvp(3) would.
+    fn program_paths(&self) -> Result<Program> {
+        if self.program_fd.is_some() {
+            return Ok(Program::Fd);
+        }
+        let program = self.program.as_bytes();
+        if program.is_empty() {
+            return Err(Self::mistake("program", "it is empty"));
+        }
+        let path = |bytes: &[u8]| c_string(OsStr::from_bytes(bytes), || "program".to_owned());
+        if program.contains(&b'/') {
+            return Ok(Program::Paths(vec![path(program)?]));
+        }
+        let search = self.env.get(OsStr::new("PATH")).map_or(DEFAULT_PATH, |value| value.as_bytes());
+        let mut paths = Vec::new();
+        for directory in search.split(|byte| *byte == b':') {
+            let directory = if directory.is_empty() { b"." } else { directory };
+            paths.push(path(&[directory, b"/", program].concat())?);
+        }
+        let length: usize = paths.iter().map(|path| path.as_bytes().len() + 512).sum();
+        if i64::try_from(length).is_ok_and(|length| length > BRIEF_SPAN / 2) {
+            return Err(Self::mistake("PATH", "it is too long"));
+        }
+        Ok(Program::Paths(paths))
+    }
+
+    fn passed(&self) -> Result<Vec<(OwnedFd, i32)>> {
+        if self.passed.len() > PASSED_MAX {
+            return Err(Self::mistake("descriptors", "at most 1000 can be passed"));
+        }
+        let mut list: Vec<(OwnedFd, i32)> = Vec::new();
+        for (target, fd) in &self.passed {
+            let object = Object::Fd(*target);
+            if *target < 3 {
+                return Err(Self::mistake(object, "0, 1 and 2 are stdin, stdout and stderr"));
+            }
+            if list.iter().any(|(_, other)| other == target) {
+                return Err(Self::mistake(object, "two descriptors for one number"));
+            }
+            list.push((duplicate(fd.as_raw_fd())?, *target));
+        }
+        Ok(list)
+    }
+}
+
+fn duplicate(fd: RawFd) -> Result<OwnedFd> {
+    sys::duplicate(fd, 3).map_err(|errno| {
+        Error::new(ErrorKind::InvalidCommand, Step::Descriptors, Object::Fd(fd)).call("fcntl", errno)
+    })
+}
+
+fn c_string(text: &OsStr, what: impl Fn() -> String) -> Result<CString> {
+    CString::new(text.as_bytes()).map_err(|_| Command::mistake(what(), "it holds a NUL"))
+}

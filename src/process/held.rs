@@ -1,0 +1,63 @@
+//! A child that is set up and confined and waits before it becomes the program.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::child::Child;
+use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
+use crate::error::Result;
+use crate::spawn::{Enforcement, Running};
+
+/// The caller's ends of piped streams.
+pub(super) type Streams = (Option<OwnedFd>, Option<OwnedFd>, Option<OwnedFd>);
+
+/// A confined child before its exec. Dropping it kills and reaps it.
+#[derive(Debug)]
+#[must_use = "dropping a held child kills it"]
+pub struct Held {
+    running: Running,
+    streams: Streams,
+}
+
+impl Held {
+    pub(super) fn new(running: Running, streams: Streams) -> Self {
+        Self { running, streams }
+    }
+
+    /// The pid that will be the program's, as the caller sees it.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.running.program.unsigned_abs()
+    }
+
+    /// The pid of the sandbox's first process: its init, or the program where there is none.
+    #[must_use]
+    pub fn init_id(&self) -> u32 {
+        self.running.parent.pid().unsigned_abs()
+    }
+
+    /// What holds, read back from the kernel.
+    #[must_use]
+    pub fn enforcement(&self) -> &Enforcement {
+        &self.running.report
+    }
+
+    /// Lets the child become the program.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Exec`] where the program could not be executed, [`crate::ErrorKind::Setup`] where a step of the
+    /// command (working directory, descriptors) failed. The child is gone then.
+    pub fn release(self) -> Result<Child> {
+        self.running.release()?;
+        let (stdin, stdout, stderr) = self.streams;
+        let streams =
+            (stdin.map(ChildStdin::from), stdout.map(ChildStdout::from), stderr.map(ChildStderr::from));
+        Ok(Child::new(self.running, streams))
+    }
+}
+
+impl AsFd for Held {
+    /// The pidfd of the sandbox's first process.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.running.parent.pidfd()
+    }
+}

@@ -1,0 +1,162 @@
+//! How a program ended and what it used. It must not guess: what is not known is said to be.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+/// A wait status (wait(2)), exactly as the program's parent saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ExitStatus(i32);
+
+impl ExitStatus {
+    pub(super) fn from_wait(status: i32) -> Self {
+        Self(status)
+    }
+
+    /// From `waitid`'s code and status.
+    pub(super) fn from_waitid(code: i32, status: i32) -> Self {
+        match code {
+            libc::CLD_EXITED => Self(status << 8),
+            libc::CLD_DUMPED => Self(status | 0x80),
+            _ => Self(status),
+        }
+    }
+
+    /// Whether the program exited with 0.
+    #[must_use]
+    pub fn success(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Its exit code, if it exited.
+    #[must_use]
+    pub fn code(self) -> Option<i32> {
+        libc::WIFEXITED(self.0).then(|| libc::WEXITSTATUS(self.0))
+    }
+
+    /// The signal that ended it, if one did.
+    #[must_use]
+    pub fn signal(self) -> Option<i32> {
+        libc::WIFSIGNALED(self.0).then(|| libc::WTERMSIG(self.0))
+    }
+
+    /// Whether a core was dumped.
+    #[must_use]
+    pub fn core_dumped(self) -> bool {
+        libc::WIFSIGNALED(self.0) && libc::WCOREDUMP(self.0)
+    }
+
+    /// The raw wait status.
+    #[must_use]
+    pub fn into_raw(self) -> i32 {
+        self.0
+    }
+}
+
+/// Why a program's run is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It exited with this code, whatever the code.
+    Exited(i32),
+    /// A signal that did not come from the caller's handle ended it.
+    Signaled {
+        /// Its number.
+        signal: i32,
+        /// Whether a core was dumped.
+        core: Core,
+    },
+    /// The caller's handle killed it.
+    Killed,
+    /// Someone else reaped it, and the kernel no longer knows how it ended.
+    Lost,
+}
+
+/// Whether a core was dumped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Core {
+    /// It was.
+    Dumped,
+    /// It was not.
+    None,
+}
+
+impl Display for Verdict {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exited with {code}"),
+            Self::Signaled { signal, .. } => match Signal::try_from(*signal) {
+                Ok(known) => write!(f, "killed by {}", known.as_str()),
+                Err(_) => write!(f, "killed by signal {signal}"),
+            },
+            Self::Killed => f.write_str("killed by the caller"),
+            Self::Lost => f.write_str("lost: someone else reaped it"),
+        }
+    }
+}
+
+/// What a process and its reaped children used (getrusage(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time in user mode.
+    pub user: Duration,
+    /// CPU time in the kernel.
+    pub system: Duration,
+    /// Largest resident set, bytes.
+    pub max_resident: u64,
+    /// Page faults without and with I/O.
+    pub faults: (u64, u64),
+    /// Voluntary and involuntary context switches.
+    pub switches: (u64, u64),
+}
+
+impl Usage {
+    pub(super) fn from_words(words: &[u64; 18]) -> Self {
+        let time = |at: usize| Duration::from_secs(words[at]) + Duration::from_micros(words[at + 1]);
+        Self {
+            user: time(0),
+            system: time(2),
+            max_resident: words[4].saturating_mul(1024),
+            faults: (words[8], words[9]),
+            switches: (words[16], words[17]),
+        }
+    }
+}
+
+/// The end of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// Its wait status; `None` where it was killed before it had one, or lost.
+    pub status: Option<ExitStatus>,
+    /// What the program and the children that it waited for used.
+    pub usage: Usage,
+    /// What everything inside used, init included, as far as it was waited for.
+    pub tree_usage: Usage,
+    /// What it wrote to a piped standard output, if that was collected.
+    pub stdout: Vec<u8>,
+    /// What it wrote to a piped standard error, if that was collected.
+    pub stderr: Vec<u8>,
+    pub(super) verdict: Verdict,
+}
+
+impl Outcome {
+    /// Why the run is over.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// Whether the program exited with 0.
+    #[must_use]
+    pub fn success(&self) -> bool {
+        self.verdict == Verdict::Exited(0)
+    }
+
+    /// The exit code, if it exited.
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        self.status.and_then(ExitStatus::code)
+    }
+}

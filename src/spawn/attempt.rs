@@ -1,0 +1,365 @@
+//! A launch: the sets in order, each an attempt; and the child that came of it.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::brief::Brief;
+use super::enforcement::{Enforcement, LaunchMethod};
+use super::explain::{Death, Region, causes, explain};
+use super::parent::{Heard, Parent};
+use super::request::Request;
+use super::source::{self, Found};
+use super::{map, verify};
+use crate::error::{Attempt, Error, ErrorKind, Refusal, Result, Step};
+use crate::host::{Features, Host};
+use crate::machine::image;
+use crate::machine::segment::Bases;
+use crate::machine::wire::Message;
+use crate::plan::{CloseRange, Code, Plan, TailInput, Then, WindowInput, tail, window};
+use crate::policy::{Init, Launch, Namespaces, Policy};
+use crate::sys::{self, CloneHow};
+
+/// A policy compiled for this host: one plan a namespace set, and the images.
+#[derive(Debug)]
+pub(crate) struct Fence {
+    pub(crate) policy: Policy,
+    pub(crate) host: Host,
+    /// Sets that could not even be compiled stand there with their error.
+    pub(crate) plans: Vec<(Namespaces, Result<Compiled>)>,
+}
+
+/// One plan and how it is started.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub(crate) plan: Plan,
+    /// The image, or why there is none.
+    pub(crate) image: std::result::Result<OwnedFd, String>,
+}
+
+impl Compiled {
+    /// Makes the image where one can be had.
+    pub(crate) fn new(plan: Plan, launch: Launch) -> Result<Self> {
+        let image = match launch {
+            Launch::Copy => Err("asked for".to_owned()),
+            Launch::Auto | Launch::Image => make_image(&plan)
+                .map_err(|(call, errno)| format!("{call}: {}", crate::error::errno_text(errno))),
+        };
+        match (launch, image) {
+            (Launch::Image, Err(why)) => {
+                Err(Error::new(ErrorKind::Unsupported, Step::Image, "image").detail(why))
+            }
+            (_, image) => Ok(Self { plan, image }),
+        }
+    }
+}
+
+fn make_image(plan: &Plan) -> std::result::Result<OwnedFd, (&'static str, i32)> {
+    let machine = sys::MACHINE.ok_or(("image", libc::ENOEXEC))?;
+    let bytes = image::build(machine, sys::machine_text(), &plan.code.segment);
+    sys::executable_memfd(&bytes)
+}
+
+/// A child that is set up and confined, and waits; or runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) parent: Parent,
+    pub(crate) report: Enforcement,
+    pub(crate) init: Init,
+    /// The program as this process sees it.
+    pub(crate) program: i32,
+    pub(crate) request: Request,
+    fence: Arc<Fence>,
+    index: usize,
+    linked: Linked,
+}
+
+/// Where the segments of one launch lie, and their code.
+#[derive(Debug)]
+struct Linked {
+    bases: Bases,
+    image_rows: u64,
+    tail: Code,
+    tail_cells: Vec<u32>,
+    window: Code,
+    window_rows: u64,
+    /// Memory that the child's table lies in, when the child is a copy.
+    _copy: Option<sys::Buffer>,
+}
+
+/// Tries the sets in order.
+pub(crate) fn launch(fence: &Arc<Fence>, mut request: Request) -> Result<Running> {
+    let sets = &fence.policy.namespaces;
+    let mut attempts = Vec::new();
+    for (index, (set, compiled)) in fence.plans.iter().enumerate() {
+        let last = index + 1 == fence.plans.len();
+        let tried = match compiled {
+            Ok(compiled) => attempt(fence, index, compiled, request),
+            Err(error) => Err((error.again(), request)),
+        };
+        match tried {
+            Ok(mut running) => {
+                attempts.push(Attempt { set: set.to_string(), refused: None });
+                running.report.attempts = attempts;
+                return Ok(running);
+            }
+            Err((error, back)) => {
+                let through = error.raw_os_error().is_some_and(|errno| sets.fall_through.contains(&errno));
+                let refused = Refusal {
+                    step: error.step(),
+                    call: error.failed_call().unwrap_or("compile"),
+                    errno: error.raw_os_error().unwrap_or(0),
+                    causes: error.causes().to_vec(),
+                };
+                let compiles = compiled.is_err();
+                if last || !(compiles || through && shows_namespaces(error.step())) {
+                    return Err(error.attempted(attempts));
+                }
+                attempts.push(Attempt { set: set.to_string(), refused: Some(refused) });
+                request = back;
+            }
+        }
+    }
+    Err(Error::new(ErrorKind::Unsupported, Step::Clone, "namespaces").attempted(attempts))
+}
+
+/// Steps whose refusal says that the namespaces cannot be used: on some hosts the clone succeeds and the first use of what
+/// it gave is refused.
+fn shows_namespaces(step: Step) -> bool {
+    matches!(
+        step,
+        Step::Clone
+            | Step::IdMap
+            | Step::Time
+            | Step::Propagation
+            | Step::Root
+            | Step::Proc
+            | Step::Dev
+            | Step::Mount
+            | Step::Ids
+    )
+}
+
+type Tried = std::result::Result<Running, (Error, Request)>;
+
+fn attempt(fence: &Arc<Fence>, index: usize, compiled: &Compiled, request: Request) -> Tried {
+    let made = prepare(fence, compiled, &request);
+    let (parent, linked, sources) = match made {
+        Ok(made) => made,
+        Err(error) => return Err((error, request)),
+    };
+    let deadline = Instant::now() + fence.policy.setup_timeout;
+    match confine(fence, compiled, &parent, &linked, (&sources, deadline)) {
+        Ok((report, program)) => {
+            let init = compiled.plan.init;
+            Ok(Running { parent, report, init, program, request, fence: Arc::clone(fence), index, linked })
+        }
+        // Dropping the parent kills and reaps the child.
+        Err(error) => Err((error, request)),
+    }
+}
+
+/// Opens the sources, fills the brief, links the tables, clones.
+fn prepare(fence: &Fence, compiled: &Compiled, request: &Request) -> Result<(Parent, Linked, Vec<Found>)> {
+    let plan = &compiled.plan;
+    let sources = plan.sources.iter().map(source::find).collect::<Result<Vec<_>>>()?;
+    let close_range = if fence.host.features().contains(Features::CLOSE_RANGE) {
+        CloseRange::Here
+    } else {
+        CloseRange::Later
+    };
+    let targets: Vec<i32> = request.passed.iter().map(|(_, target)| *target).collect();
+    let (tail, cells) = tail(&TailInput {
+        program: &request.program,
+        name: request.name.clone(),
+        cwd: &request.cwd,
+        targets: &targets,
+        passed_at: plan.passed_at,
+        close_range,
+        limits: &plan.late_limits,
+    });
+    let tail_at = usize::try_from(plan.tail_at).unwrap_or(0);
+    let brief = Brief::new(tail_at + tail.segment.len())?;
+    super::parent::fill(&brief, plan, &sources, request);
+    let (bases, copy) = bases(compiled, &brief);
+    let mut bytes = Vec::new();
+    tail.segment.link(&bases, &mut bytes);
+    brief.map().set_bytes(plan.tail_at, &bytes);
+    let tail_rows = bases.tail + tail.segment.rows_at() as u64;
+    super::parent::enter_tail(&brief, tail_rows);
+    let image_rows = bases.image + plan.code.segment.rows_at() as u64;
+    let entry = image_rows + (plan.copy_entry * crate::machine::isa::INSN_SIZE) as u64;
+    let then = match &compiled.image {
+        Ok(fd) => {
+            use std::os::fd::AsRawFd;
+            let (argv, envp) = (request.argv.address(), request.envp.address());
+            Then::Image { fd: fd.as_raw_fd(), carried: plan.carried, argv, envp }
+        }
+        Err(_) => Then::Copy { entry },
+    };
+    let tail_cells = cells.iter().map(|cell| cell.address.offset).collect();
+    let linked =
+        Linked { bases, image_rows, tail, tail_cells, window: Code::empty(), window_rows: 0, _copy: copy };
+    let (parent, window, window_rows) =
+        start(fence, compiled, brief, request, (&sources, close_range, then))?;
+    Ok((parent, Linked { window, window_rows, ..linked }, sources))
+}
+
+/// Where the segments lie for the child. A copy runs the plan's table from this process's memory.
+fn bases(compiled: &Compiled, brief: &Brief) -> (Bases, Option<sys::Buffer>) {
+    let plan = &compiled.plan;
+    if compiled.image.is_ok() {
+        let machine = sys::MACHINE.unwrap_or(0);
+        return (image::bases(machine, sys::machine_text(), plan.tail_at), None);
+    }
+    let mut buffer = sys::Buffer::new(plan.code.segment.len());
+    let at = brief.map().address();
+    let bases = Bases { image: buffer.address(), brief: at, tail: at + u64::from(plan.tail_at), window: 0 };
+    let mut bytes = Vec::new();
+    plan.code.segment.link(&bases, &mut bytes);
+    buffer.fill(&bytes);
+    (bases, Some(buffer))
+}
+
+type Extra<'a> = (&'a [Found], CloseRange, Then);
+
+/// The window and the clone.
+fn start(
+    fence: &Fence,
+    compiled: &Compiled,
+    brief: Brief,
+    request: &Request,
+    (sources, close_range, then): Extra<'_>,
+) -> Result<(Parent, Code, u64)> {
+    let plan = &compiled.plan;
+    let sockets = super::parent::sockets()?;
+    let caller = sys::open_pidfd(std::process::id().cast_signed())
+        .map_err(|errno| Error::new(ErrorKind::Setup, Step::Tether, "caller").call("pidfd_open", errno))?;
+    let place = super::parent::descriptors(plan, request, sources, (&sockets.1, &brief, &caller));
+    let free = place.iter().map(|(_, to)| to + 1).max().unwrap_or(0).max(plan.passed_at);
+    super::parent::note_descriptors(&brief, free);
+    let window = window(&WindowInput { place: &place, free, close_range, then });
+    let mut memory = sys::Buffer::new(window.segment.len());
+    let at = brief.map().address();
+    let bases = Bases { image: 0, brief: at, tail: 0, window: memory.address() };
+    let mut bytes = Vec::new();
+    window.segment.link(&bases, &mut bytes);
+    memory.fill(&bytes);
+    let rows = memory.address() + window.segment.rows_at() as u64;
+    let shared = if compiled.image.is_ok() { libc::CLONE_VM | libc::CLONE_VFORK } else { 0 };
+    let namespaces = plan.set.difference(Namespaces::TIME).bits();
+    let flags = u64::from(namespaces) | u64::from(shared.cast_unsigned());
+    let how =
+        if fence.host.features().contains(Features::CLONE3) { CloneHow::Clone3 } else { CloneHow::Clone };
+    let cloned = super::parent::clone(plan.init, (how, flags), (rows, at)).map_err(|errno| {
+        let call = if how == CloneHow::Clone3 { "clone3" } else { "clone" };
+        let error = Error::new(ErrorKind::Setup, Step::Clone, format!("namespaces {}", plan.set));
+        error.call(call, errno).causes_found(causes(Step::Clone, errno, &fence.host, plan.set))
+    })?;
+    // A copy has its own; a child that shared this memory has left it.
+    drop(memory);
+    Ok((Parent::new(cloned, sockets.0, brief), window, rows))
+}
+
+/// The caller's part, then the wait for a child that is confined, then what the kernel says of it.
+fn confine(
+    fence: &Fence,
+    compiled: &Compiled,
+    parent: &Parent,
+    linked: &Linked,
+    (sources, deadline): (&[Found], Instant),
+) -> Result<(Enforcement, i32)> {
+    let plan = &compiled.plan;
+    if plan.ids.needs_caller() {
+        map::write(&plan.ids, parent.pid(), parent.brief().map(), &fence.host).map_err(|error| {
+            let causes = causes(Step::IdMap, error.raw_os_error().unwrap_or(0), &fence.host, plan.set);
+            error.causes_found(causes)
+        })?;
+        parent.tell(Message::Go)?;
+    }
+    match parent.hear(deadline)? {
+        Heard::Message(Message::Ready, program) => {
+            let mut report = verify::read_back(plan, &fence.policy, program, parent.brief(), sources)?;
+            report.method = match &compiled.image {
+                Ok(_) => LaunchMethod::Image,
+                Err(why) => LaunchMethod::Copy { why: why.clone() },
+            };
+            Ok((report, program))
+        }
+        Heard::Message(..) => {
+            Err(Error::new(ErrorKind::Setup, Step::Gate, "socket").detail("the child said something else"))
+        }
+        Heard::End => Err(linked.explain(fence, compiled, parent, parent.death())),
+        Heard::Nothing => {
+            parent.end();
+            Err(linked.explain(fence, compiled, parent, Death::TimedOut))
+        }
+    }
+}
+
+impl Linked {
+    fn explain(&self, fence: &Fence, compiled: &Compiled, parent: &Parent, death: Death) -> Error {
+        let regions = [
+            Region { code: &compiled.plan.code, rows_at: self.image_rows },
+            Region { code: &self.tail, rows_at: self.bases.tail + self.tail.segment.rows_at() as u64 },
+            Region { code: &self.window, rows_at: self.window_rows },
+        ];
+        explain(&regions, parent.brief(), death, &fence.host, compiled.plan.set)
+    }
+}
+
+impl Running {
+    /// Lets the program go and waits until it runs.
+    pub(crate) fn release(&self) -> Result<()> {
+        let deadline = Instant::now() + self.fence.policy.setup_timeout;
+        self.parent.tell(Message::Go)?;
+        let mut announced = false;
+        loop {
+            match self.parent.hear(deadline)? {
+                Heard::Message(Message::Exec, _) if !announced => announced = true,
+                Heard::Message(..) => {
+                    let error = Error::new(ErrorKind::Setup, Step::Gate, "socket");
+                    return Err(error.detail("the child said something else"));
+                }
+                Heard::End if announced && !self.parent.gave_up() => return Ok(()),
+                Heard::End => return Err(self.exec_error(self.parent.death())),
+                Heard::Nothing => {
+                    self.parent.end();
+                    return Err(self.exec_error(Death::TimedOut));
+                }
+            }
+        }
+    }
+
+    fn exec_error(&self, death: Death) -> Error {
+        let Some((_, Ok(compiled))) = self.fence.plans.get(self.index) else {
+            return Error::new(ErrorKind::Setup, Step::Exec, "program");
+        };
+        let error = self.linked.explain(&self.fence, compiled, &self.parent, death);
+        if error.step() != Step::Exec || error.raw_os_error().is_none() {
+            return error;
+        }
+        self.refine(error, compiled.plan.tail_at)
+    }
+
+    /// `PATH` was searched: an entry that exists and was refused says more than the last one that did not exist. And a
+    /// program that exists, where exec says ENOENT, names an interpreter that does not.
+    fn refine(&self, error: Error, tail_at: u32) -> Error {
+        let brief = self.parent.brief().map();
+        let results: Vec<(u64, u64)> = self
+            .linked
+            .tail_cells
+            .iter()
+            .map(|offset| (brief.word(tail_at + offset), brief.word(tail_at + offset + 8)))
+            .collect();
+        let errno_of = |word: u64| i32::try_from(-word.cast_signed()).unwrap_or(0);
+        let telling = results.iter().find(|(seen, exec)| *seen == 0 && *exec != 0);
+        match telling.map(|(_, exec)| errno_of(*exec)) {
+            Some(libc::ENOENT) => error
+                .call("execve", libc::ENOENT)
+                .detail("the program exists inside; the interpreter or loader that it names does not"),
+            Some(errno) => error.call("execve", errno),
+            None => error,
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The caller as the child's debugger: from an address and an errno to step, object, call, cause.
+
+use super::brief::{Brief, Record};
+use crate::error::{Cause, Error, ErrorKind, Object, Step};
+use crate::host::{Host, Refusal, RefusedStep, Within, diagnose};
+use crate::machine::isa::INSN_SIZE;
+use crate::plan::{Code, Op};
+use crate::policy::Namespaces;
+
+/// A segment of one launch and where its rows begin for the child.
+#[derive(Debug)]
+pub(super) struct Region<'a> {
+    pub(super) code: &'a Code,
+    pub(super) rows_at: u64,
+}
+
+impl Region<'_> {
+    fn find(&self, pc: u64) -> Option<(&Op, &Object)> {
+        let bytes = usize::try_from(pc.checked_sub(self.rows_at)?).ok()?;
+        let op = self.code.ops.get(bytes / INSN_SIZE).filter(|_| bytes % INSN_SIZE == 0)?;
+        Some((op, self.code.objects.get(op.object)?))
+    }
+}
+
+/// How a child ended that should have gone on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Death {
+    Exited(i32),
+    Signaled(i32),
+    /// Someone else reaped it.
+    Unknown,
+    /// It did not end in time.
+    TimedOut,
+}
+
+/// The error for a child that ended, or had to be ended, during the set-up.
+pub(super) fn explain(
+    regions: &[Region<'_>],
+    brief: &Brief,
+    death: Death,
+    host: &Host,
+    set: Namespaces,
+) -> Error {
+    let record = match (brief.progress(), brief.init_progress()) {
+        (_, init) if init.gave_up => init,
+        (main, _) => main,
+    };
+    let look = |pc| regions.iter().find_map(|region| region.find(pc));
+    let Some((op, object)) = look(record.pc) else {
+        let detail = format!("{} before its first instruction", death_text(death));
+        return Error::new(ErrorKind::Setup, Step::Start, "image").detail(detail);
+    };
+    if !record.gave_up {
+        let error = Error::new(ErrorKind::Setup, op.step, object.clone());
+        return error.detail(format!("the child {} in {}", death_text(death), op.name));
+    }
+    gave_up(&record, (op, object), host, set)
+}
+
+fn gave_up(record: &Record, (op, object): (&Op, &Object), host: &Host, set: Namespaces) -> Error {
+    let kind = if op.step == Step::Exec { ErrorKind::Exec } else { ErrorKind::Setup };
+    let error = Error::new(kind, op.step, object.clone());
+    if op.name == "fail" {
+        return error.detail(op.text.trim().trim_matches('"'));
+    }
+    let causes = causes(op.step, record.errno, host, set);
+    error.call(op.name, record.errno).causes_found(causes)
+}
+
+/// What looking at the host finds for a refusal at this step.
+pub(super) fn causes(step: Step, errno: i32, host: &Host, set: Namespaces) -> Vec<Cause> {
+    let step = match step {
+        Step::Clone | Step::Time => RefusedStep::Clone { namespaces: u64::from(set.bits()) },
+        Step::IdMap => RefusedStep::IdMap,
+        Step::Propagation | Step::Root | Step::Mount | Step::Dev | Step::Pivot => RefusedStep::Mount,
+        Step::Proc => RefusedStep::ProcMount,
+        Step::Image | Step::Start => RefusedStep::MemfdExec,
+        Step::Keyring => RefusedStep::Keyring,
+        Step::Bounding | Step::Capabilities => RefusedStep::Capabilities,
+        Step::Ids => RefusedStep::Ids,
+        Step::Limits => RefusedStep::Limits,
+        _ => return Vec::new(),
+    };
+    let user = set.contains(Namespaces::USER) && !matches!(step, RefusedStep::Clone { .. });
+    let within = if user { Within::FreshUserNamespace } else { Within::CallersUserNamespace };
+    diagnose(host, &Refusal { step, errno, within })
+}
+
+fn death_text(death: Death) -> String {
+    match death {
+        Death::Exited(code) => format!("exited with {code}"),
+        Death::Signaled(signal) => {
+            let name =
+                nix::sys::signal::Signal::try_from(signal).map_or("a signal", |signal| signal.as_str());
+            format!("was killed by {name}")
+        }
+        Death::Unknown => "ended".to_owned(),
+        Death::TimedOut => "did not come on in time and was killed".to_owned(),
+    }
+}

@@ -1,0 +1,68 @@
+//! Id maps that the child cannot write itself: written by this process, or by newuidmap and newgidmap.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::host::Host;
+use crate::machine::layout::{HOST_GID, HOST_UID};
+use crate::plan::{IdPlan, MapWriter};
+use crate::policy::IdRange;
+use crate::sys::SharedMap;
+
+/// Does the caller's part for the ids of the child with this pid.
+pub(super) fn write(ids: &IdPlan, pid: i32, brief: &SharedMap, host: &Host) -> Result<()> {
+    if let Some((uid, gid)) = ids.chosen(pid) {
+        brief.set_word(HOST_UID, u64::from(uid));
+        brief.set_word(HOST_GID, u64::from(gid));
+    }
+    let (uids, gids) = ids.maps(pid);
+    match ids.writer {
+        MapWriter::Nobody | MapWriter::Child => Ok(()),
+        MapWriter::Caller => {
+            file(pid, "gid_map", &gids)?;
+            file(pid, "uid_map", &uids)
+        }
+        MapWriter::Helper => {
+            let known = host.subordinate();
+            helper(known.newgidmap.as_deref(), "newgidmap", pid, &gids)?;
+            helper(known.newuidmap.as_deref(), "newuidmap", pid, &uids)
+        }
+    }
+}
+
+/// One write for the whole map, as the kernel wants it (user_namespaces(7)).
+fn file(pid: i32, name: &'static str, ranges: &[IdRange]) -> Result<()> {
+    let text: String =
+        ranges.iter().map(|range| format!("{} {} {}\n", range.inside, range.outside, range.count)).collect();
+    let failed = |call, error: std::io::Error| {
+        let errno = error.raw_os_error().unwrap_or(0);
+        Error::new(ErrorKind::Setup, Step::IdMap, name).call(call, errno)
+    };
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open(format!("/proc/{pid}/{name}"))
+        .map_err(|error| failed("open", error))?;
+    file.write(text.as_bytes()).map_err(|error| failed("write", error)).map(drop)
+}
+
+fn helper(path: Option<&Path>, name: &'static str, pid: i32, ranges: &[IdRange]) -> Result<()> {
+    let failed = || Error::new(ErrorKind::Setup, Step::IdMap, name);
+    let Some(path) = path else {
+        return Err(failed().detail("the helper is not installed (package uidmap)"));
+    };
+    let numbers = ranges.iter().flat_map(|range| [range.inside, range.outside, range.count]);
+    let output = Command::new(path)
+        .arg(pid.to_string())
+        .args(numbers.map(|number| number.to_string()))
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed().call("posix_spawn", error.raw_os_error().unwrap_or(0)))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(failed().call("write", libc::EPERM).detail(said))
+}

@@ -1,0 +1,17 @@
+//! The caller's half of a launch: clone attempts, the window, id maps, the gate, the verdict on the set-up. No child
+//! outlives an `Err`, and no descriptor leaks on any path.
+
+mod attempt;
+mod brief;
+mod enforcement;
+mod explain;
+mod map;
+mod parent;
+mod request;
+mod signals;
+mod source;
+mod verify;
+
+pub(crate) use attempt::{Compiled, Fence, Running, launch};
+pub use enforcement::{Enforcement, LaunchMethod, Missing, NamespaceState};
+pub(crate) use request::{Request, Strings};

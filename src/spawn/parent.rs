@@ -1,0 +1,281 @@
+//! The caller's end of one child: pidfd, socket, brief. Whoever drops it kills and reaps the child.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, setsockopt, socketpair, sockopt};
+
+use super::brief::Brief;
+use super::explain::Death;
+use super::request::Request;
+use super::signals::Blocked;
+use super::source::Found;
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::machine::layout::{ARGV, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SOCKET, FREE_FD, TAIL_ENTRY};
+use crate::machine::wire::{MESSAGE_SIZE, Message};
+use crate::plan::Plan;
+use crate::policy::Init;
+use crate::sys::{self, Block, CloneHow, Cloned, Reaped};
+
+/// What came over the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// A message, and the sender's pid.
+    Message(Message, i32),
+    /// The other end is closed, or the child has ended.
+    End,
+    /// The deadline passed.
+    Nothing,
+}
+
+/// One child.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    pid: i32,
+    pidfd: OwnedFd,
+    socket: OwnedFd,
+    brief: Brief,
+    reaped: Mutex<Option<Reaped>>,
+}
+
+impl Parent {
+    pub(super) fn new(cloned: Cloned, socket: OwnedFd, brief: Brief) -> Self {
+        Self { pid: cloned.pid, pidfd: cloned.pidfd, socket, brief, reaped: Mutex::new(None) }
+    }
+
+    /// The pid of init, or of the program where there is no init.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    pub(crate) fn brief(&self) -> &Brief {
+        &self.brief
+    }
+
+    /// Whether the set-up, or init, ended by a failed step.
+    pub(super) fn gave_up(&self) -> bool {
+        self.brief.progress().gave_up || self.brief.init_progress().gave_up
+    }
+
+    pub(super) fn tell(&self, message: Message) -> Result<()> {
+        let bytes = message.to_bytes();
+        match send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {
+            // A child that is gone is found out by the wait that follows, which knows more.
+            Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            Err(errno) => Err(Error::new(ErrorKind::Setup, Step::Gate, "socket").nix("send", errno)),
+        }
+    }
+
+    /// Waits for a message, the end of the child, or the deadline. The socket's end alone is no sign of the child's: any
+    /// fork of this process may hold the other end too.
+    pub(super) fn hear(&self, deadline: Instant) -> Result<Heard> {
+        let failed = |call, errno| Error::new(ErrorKind::Setup, Step::Gate, "socket").call(call, errno);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let wait = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).saturating_add(1);
+            let wait = if left.is_zero() { 0 } else { wait };
+            let ready = match sys::readable_fds([self.socket.as_fd(), self.pidfd.as_fd()], wait) {
+                Ok(ready) => ready,
+                Err(libc::EINTR) => continue,
+                Err(errno) => return Err(failed("poll", errno)),
+            };
+            let mut buffer = [0; MESSAGE_SIZE + 1];
+            match (ready, sys::receive_with_pid(self.socket.as_fd(), &mut buffer)) {
+                (_, Ok(Some((length, pid)))) => {
+                    let Some(message) = Message::from_bytes(&buffer[..length]) else {
+                        return Err(failed("recvmsg", libc::EPROTO));
+                    };
+                    return Ok(Heard::Message(message, pid));
+                }
+                (_, Ok(None) | Err(libc::ECONNRESET)) => return Ok(Heard::End),
+                ([0, 0], Err(libc::EAGAIN)) if left.is_zero() => return Ok(Heard::Nothing),
+                ([_, ended], Err(libc::EAGAIN)) if ended != 0 => return Ok(Heard::End),
+                (_, Err(libc::EAGAIN | libc::EINTR)) => {}
+                (_, Err(errno)) => return Err(failed("recvmsg", errno)),
+            }
+        }
+    }
+
+    /// Kills init and with it everything in its pid namespace; then it is reaped, which the kernel lets happen only when
+    /// all of them are gone (pid_namespaces(7)).
+    pub(crate) fn end(&self) -> Reaped {
+        // ESRCH: it has ended already, which is what is wanted; nothing else can come of a pidfd that is ours.
+        let sent = sys::send_signal(&self.pidfd, libc::SIGKILL);
+        debug_assert!(matches!(sent, Ok(()) | Err(libc::ESRCH)), "a pidfd of our own child: {sent:?}");
+        self.reap(Block::UntilExit).unwrap_or(Reaped::Gone)
+    }
+
+    /// Reaps the child once; later calls know what was seen.
+    pub(crate) fn reap(&self, block: Block) -> Result<Reaped> {
+        if block == Block::UntilExit {
+            // Without the lock: many threads may wait.
+            self.ended(-1)?;
+        }
+        let mut seen = self.reaped.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(known) = *seen {
+            return Ok(known);
+        }
+        let failed = |errno| Error::new(ErrorKind::Process, Step::Wait, "child").call("waitid", errno);
+        let now = sys::reap(&self.pidfd, Block::No).map_err(failed)?;
+        if now != Reaped::Running {
+            *seen = Some(now);
+        }
+        Ok(now)
+    }
+
+    /// Whether the child has ended, waiting at most so many milliseconds, -1 for as long as it takes.
+    pub(crate) fn ended(&self, milliseconds: i32) -> Result<bool> {
+        loop {
+            match sys::poll_fd(self.pidfd.as_fd(), milliseconds) {
+                Ok(ready) => return Ok(ready),
+                Err(libc::EINTR) if milliseconds < 0 => {}
+                Err(libc::EINTR) => return Ok(false),
+                Err(errno) => {
+                    return Err(Error::new(ErrorKind::Process, Step::Wait, "child").call("poll", errno));
+                }
+            }
+        }
+    }
+
+    /// How the child ended that closed its socket before its time. A program's end is its init's a moment later.
+    pub(super) fn death(&self) -> Death {
+        if let Some(status) = self.brief.status() {
+            return status_death(status);
+        }
+        match self.end() {
+            Reaped::Ended { code, status, .. } => match self.brief.status() {
+                Some(status) => status_death(status),
+                None if code == libc::CLD_EXITED => Death::Exited(status),
+                None => Death::Signaled(status),
+            },
+            Reaped::Running | Reaped::Gone => Death::Unknown,
+        }
+    }
+}
+
+fn status_death(status: i32) -> Death {
+    if libc::WIFSIGNALED(status) {
+        Death::Signaled(libc::WTERMSIG(status))
+    } else {
+        Death::Exited(libc::WEXITSTATUS(status))
+    }
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        let known = self.reaped.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_some();
+        if !known {
+            self.end();
+        }
+    }
+}
+
+/// This process's end, which hears the sender's pid with each message, and the child's.
+pub(super) fn sockets() -> Result<(OwnedFd, OwnedFd)> {
+    let failed = |call, errno| Error::new(ErrorKind::Setup, Step::Gate, "socketpair").nix(call, errno);
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|errno| failed("socketpair", errno))?;
+    setsockopt(&ours, sockopt::PassCred, &true).map_err(|errno| failed("setsockopt", errno))?;
+    Ok((ours, theirs))
+}
+
+/// What the caller decides at each launch.
+pub(super) fn fill(brief: &Brief, plan: &Plan, sources: &[Found], request: &Request) {
+    let map = brief.map();
+    map.set_word(ARGV, request.argv.address());
+    map.set_word(ENVP, request.envp.address());
+    for (source, found) in plan.sources.iter().zip(sources) {
+        map.set_word(source.facts, found.kind);
+        map.set_word(source.facts + 8, found.inode);
+        map.set_word(source.facts + 16, found.device);
+        if let (Some(at), Some(path)) = (source.path_at, &found.path) {
+            map.set_bytes(at, &path[..path.len().min(4095)]);
+        }
+    }
+}
+
+pub(super) fn enter_tail(brief: &Brief, entry: u64) {
+    brief.map().set_word(TAIL_ENTRY, entry);
+}
+
+/// For hosts without `close_range`: the first free number, and one past every number that the caller's table could hold.
+/// The table may grow while this runs, so twice its size is taken.
+pub(super) fn note_descriptors(brief: &Brief, free: i32) {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let size = crate::host::Status::parse(&text).fd_size.unwrap_or(1 << 16);
+    brief.map().set_word(FREE_FD, u64::from(free.cast_unsigned()));
+    brief.map().set_word(FD_END, 2 * size + 1024);
+}
+
+/// Descriptors of this process and the numbers that the child finds them under.
+pub(super) fn descriptors(
+    plan: &Plan,
+    request: &Request,
+    sources: &[Found],
+    (socket, brief, caller): (&OwnedFd, &Brief, &OwnedFd),
+) -> Vec<(i32, i32)> {
+    let mut place: Vec<(i32, i32)> =
+        (0..).zip(&request.stdio).map(|(number, fd)| (fd.as_raw_fd(), number)).collect();
+    place.push((socket.as_raw_fd(), FD_SOCKET));
+    place.push((brief.map().as_fd().as_raw_fd(), FD_BRIEF));
+    place.push((caller.as_raw_fd(), FD_CALLER));
+    for (source, found) in plan.sources.iter().zip(sources) {
+        if let (Some(plan), Some(tree)) = (source.tree, &found.tree) {
+            place.push((tree.as_raw_fd(), plan.fd));
+        }
+    }
+    let passed = request.passed.iter().map(|(fd, _)| fd).chain(&request.program_fd);
+    place.extend(passed.zip(plan.passed_at..).map(|(fd, number)| (fd.as_raw_fd(), number)));
+    place
+}
+
+/// Clones, with every signal blocked. A program that is PID 1 itself is tied to the thread that clones it, so that is a
+/// thread that lives as long as this process.
+pub(super) fn clone(
+    init: Init,
+    (how, flags): (CloneHow, u64),
+    (entry, progress): (u64, u64),
+) -> std::result::Result<Cloned, i32> {
+    let work = move || {
+        let blocked = Blocked::all().map_err(|error| error.raw_os_error().unwrap_or(libc::EINVAL))?;
+        let cloned = sys::clone_into_table(how, flags, entry, progress);
+        drop(blocked);
+        cloned
+    };
+    match init {
+        Init::Reaper => work(),
+        Init::Program => on_lasting_thread(work).unwrap_or(Err(libc::EAGAIN)),
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+/// The thread that lasts, and the process that it belongs to: a fork of the caller has to make its own.
+static LASTING: Mutex<Option<(u32, Sender<Job>)>> = Mutex::new(None);
+
+fn on_lasting_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (answer, wait) = channel();
+    let job: Job = Box::new(move || {
+        // The receiver waits below; if it were gone there would be nobody to tell.
+        answer.send(work()).ok();
+    });
+    let mut lasting = LASTING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let own = std::process::id();
+    if lasting.as_ref().is_none_or(|(process, _)| *process != own) {
+        let (sender, jobs) = channel::<Job>();
+        std::thread::Builder::new()
+            .name("ringfence".to_owned())
+            .spawn(move || jobs.into_iter().for_each(|job| job()))
+            .ok()?;
+        *lasting = Some((own, sender));
+    }
+    lasting.as_ref()?.1.send(job).ok()?;
+    drop(lasting);
+    wait.recv().ok()
+}

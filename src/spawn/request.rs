@@ -1,0 +1,48 @@
+//! One command, ready for a launch: strings and descriptors. It must not know policy or plan.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+
+use crate::error::Object;
+use crate::plan::Program;
+
+/// What one launch runs.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) program: Program,
+    pub(crate) name: Object,
+    pub(crate) argv: Strings,
+    pub(crate) envp: Strings,
+    pub(crate) cwd: CString,
+    /// What become 0, 1 and 2.
+    pub(crate) stdio: [OwnedFd; 3],
+    /// Descriptors and the numbers that they get.
+    pub(crate) passed: Vec<(OwnedFd, i32)>,
+    /// What is executed, where that is a descriptor.
+    pub(crate) program_fd: Option<OwnedFd>,
+}
+
+/// C strings and the table of their addresses, as execve takes it.
+#[derive(Debug)]
+pub(crate) struct Strings {
+    list: Vec<CString>,
+    table: Vec<u64>,
+}
+
+impl Strings {
+    pub(crate) fn new(list: Vec<CString>) -> Self {
+        let address = |text: &CString| text.as_ptr().expose_provenance() as u64;
+        let table = list.iter().map(address).chain([0]).collect();
+        Self { list, table }
+    }
+
+    /// The address of the table, valid as long as `self`.
+    pub(crate) fn address(&self) -> u64 {
+        self.table.as_ptr().expose_provenance() as u64
+    }
+
+    /// The strings.
+    pub(crate) fn list(&self) -> &[CString] {
+        &self.list
+    }
+}

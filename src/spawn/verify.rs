@@ -1,0 +1,159 @@
+//! Reads back from the kernel what holds, and refuses to go on where it is less than was required.
+
+use std::fs;
+use std::path::Path;
+
+use super::brief::Brief;
+use super::enforcement::{Enforcement, LaunchMethod, Missing, NamespaceState};
+use super::source::Found;
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::host::{Answer, CapabilitySets, MountTable, Status};
+use crate::machine::layout::SOURCE_ABSENT;
+use crate::plan::{ItemKind, Plan};
+use crate::policy::{Namespaces, NewPrivileges, Policy, Source};
+
+/// Reads what the kernel says of the confined process `pid` and compares it with the policy.
+pub(super) fn read_back(
+    plan: &Plan,
+    policy: &Policy,
+    pid: i32,
+    brief: &Brief,
+    sources: &[Found],
+) -> Result<Enforcement> {
+    let failed = |object: &'static str| Error::new(ErrorKind::Setup, Step::Verify, object);
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))
+        .map_err(|error| failed("/proc/PID/status").call("read", error.raw_os_error().unwrap_or(0)))?;
+    let status = Status::parse(&text);
+    let no_new_privs = match status.no_new_privs {
+        Answer::Yes => Some(true),
+        Answer::No => Some(false),
+        Answer::Unknown => None,
+    };
+    let report = Enforcement {
+        attempts: Vec::new(),
+        method: LaunchMethod::Image,
+        namespaces: namespaces(pid),
+        capabilities: status.capabilities,
+        no_new_privs,
+        host_uid: status.uid.map(|ids| ids.effective),
+        host_gid: status.gid.map(|ids| ids.effective),
+        groups: status.groups.clone().unwrap_or_default(),
+        seccomp_filters: status.seccomp_filters,
+        choices: choices(plan, brief),
+        absent: absent(plan, sources),
+        missing: missing(plan, brief),
+        notes: plan.notes.clone(),
+    };
+    compare(plan, policy, &report)?;
+    if plan.set.contains(Namespaces::MOUNT) {
+        one_root(pid)?;
+    }
+    Ok(report)
+}
+
+fn compare(plan: &Plan, policy: &Policy, report: &Enforcement) -> Result<()> {
+    let wrong = |object: &'static str, seen: String| {
+        Err(Error::new(ErrorKind::Setup, Step::Verify, object).detail(seen))
+    };
+    let keep = policy.capabilities().bits();
+    let Some(sets) = report.capabilities else {
+        return wrong("capabilities", "the kernel does not show them".into());
+    };
+    let CapabilitySets { inheritable, permitted, effective, bounding, ambient } = sets;
+    for (name, seen) in [
+        ("inheritable set", inheritable),
+        ("permitted set", permitted),
+        ("effective set", effective),
+        ("ambient set", ambient),
+    ] {
+        if seen & !keep != 0 {
+            return wrong(name, format!("{seen:#x}, wanted {keep:#x}"));
+        }
+    }
+    if plan.bounds && bounding & !keep != 0 {
+        return wrong("bounding set", format!("{bounding:#x}, wanted {keep:#x}"));
+    }
+    if policy.hardening.no_new_privs == NewPrivileges::Never && report.no_new_privs != Some(true) {
+        return wrong("no_new_privs", format!("{:?}", report.no_new_privs));
+    }
+    if let Some((uid, gid)) = plan.ids.chosen(0) {
+        if report.host_uid.is_none_or(|seen| seen == 0 && uid != 0)
+            || report.host_gid.is_none_or(|seen| seen == 0 && gid != 0)
+        {
+            return wrong("ids", format!("{:?}:{:?}", report.host_uid, report.host_gid));
+        }
+    }
+    for state in &report.namespaces {
+        // A time namespace is entered only by the exec or the fork that follows.
+        if plan.set.contains(state.kind) && state.kind != Namespaces::TIME && state.shared == Some(true) {
+            return wrong("namespaces", format!("{} is the caller's", state.kind));
+        }
+    }
+    Ok(())
+}
+
+/// The old root is gone: nothing but the new one is mounted at `/`.
+fn one_root(pid: i32) -> Result<()> {
+    let failed = || Error::new(ErrorKind::Setup, Step::Verify, "/proc/PID/mountinfo");
+    let text = fs::read_to_string(format!("/proc/{pid}/mountinfo"))
+        .map_err(|error| failed().call("read", error.raw_os_error().unwrap_or(0)))?;
+    let table = MountTable::parse(&text);
+    let roots = table.entries().iter().filter(|entry| entry.mount_point == Path::new("/")).count();
+    if roots != 1 || table.malformed() != 0 {
+        return Err(failed().detail(format!("{roots} mounts at \"/\" where there is one")));
+    }
+    Ok(())
+}
+
+fn namespaces(pid: i32) -> Vec<NamespaceState> {
+    let inode = |process: &str, name: &str| {
+        let text = fs::read_link(format!("/proc/{process}/ns/{name}")).ok()?;
+        let text = text.to_str()?.split_once('[')?.1.strip_suffix(']')?.to_owned();
+        text.parse::<u64>().ok()
+    };
+    let process = pid.to_string();
+    Namespaces::NAMES
+        .iter()
+        .map(|(kind, name)| {
+            let (theirs, ours) = (inode(&process, name), inode("self", name));
+            let shared = theirs.zip(ours).map(|(theirs, ours)| theirs == ours);
+            NamespaceState { kind: *kind, inode: theirs, shared }
+        })
+        .collect()
+}
+
+fn choices(plan: &Plan, brief: &Brief) -> Vec<(crate::error::Object, &'static str)> {
+    let ladders = plan.items.iter().filter_map(|item| match &item.kind {
+        ItemKind::Ladder(names) => {
+            let taken = usize::try_from(brief.map().word(item.outcome)).unwrap_or(0);
+            let name = taken.checked_sub(1).and_then(|index| names.get(index)).copied();
+            Some((item.object.clone(), name.unwrap_or("not reached")))
+        }
+        ItemKind::Preferred => None,
+    });
+    ladders.collect()
+}
+
+fn missing(plan: &Plan, brief: &Brief) -> Vec<Missing> {
+    let gone = |outcome: u32| brief.map().word(outcome + 16) == 1;
+    plan.items
+        .iter()
+        .filter(|item| item.kind == ItemKind::Preferred && gone(item.outcome))
+        .map(|item| Missing {
+            step: item.step,
+            object: item.object.clone(),
+            errno: brief.map().half(item.outcome).cast_signed(),
+        })
+        .collect()
+}
+
+fn absent(plan: &Plan, sources: &[Found]) -> Vec<std::path::PathBuf> {
+    let pairs = plan.sources.iter().zip(sources);
+    pairs
+        .filter(|(_, found)| found.kind == SOURCE_ABSENT)
+        .filter_map(|(source, _)| match &source.source {
+            Source::Path(path) => Some(path.clone()),
+            Source::Fd(_) => None,
+        })
+        .collect()
+}

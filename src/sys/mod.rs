@@ -1,0 +1,43 @@
+//! The only unsafe code: system calls that `nix` lacks, the machine's text, shared memory. It must not decide anything.
+
+mod machine;
+mod memory;
+mod mount;
+mod probe;
+mod process;
+
+pub(crate) use machine::{Buffer, CloneHow, Cloned, MACHINE, clone_into_table, machine_text};
+pub(crate) use memory::{SharedMap, executable_memfd};
+pub(crate) use mount::{TreeFlags, can_clone_trees, clone_tree, restrict_tree};
+pub(crate) use probe::{last_capability, probe_call, secure_exec, try_clone_namespaces};
+pub(crate) use process::{
+    Block, Reaped, duplicate, exit_info, open_pidfd, poll_fd, readable_fds, reap, receive_with_pid,
+    send_signal,
+};
+
+/// An errno as the kernel gave it.
+pub(crate) type Errno = i32;
+
+/// Makes a system call; a result in the range of errnos becomes `Err`.
+///
+/// # Safety
+/// The arguments must be what the call demands: each pointer valid for what the call reads or writes through it.
+unsafe fn raw(nr: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: the caller upholds the contract of the call.
+    let result = unsafe { libc::syscall(nr, a, b, c, d, e, f) };
+    if result == -1 {
+        return Err(nix::errno::Errno::last_raw());
+    }
+    Ok(result.cast_unsigned())
+}
+
+/// The address of something, as a system call argument.
+fn address<T: ?Sized>(pointer: *const T) -> u64 {
+    pointer.cast::<u8>().expose_provenance() as u64
+}
+
+/// A small number, or a descriptor, as a system call argument.
+fn number(value: i32) -> u64 {
+    i64::from(value).cast_unsigned()
+}

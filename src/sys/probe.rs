@@ -1,0 +1,59 @@
+//! Calls that only look. Each is made so that it can have no lasting effect, whatever the kernel answers.
+
+use super::{CloneHow, Errno, clone_into_table, raw};
+use crate::machine::isa::{Insn, Opcode, PROGRESS_SIZE};
+
+/// Makes a call with constant arguments chosen so that it cannot succeed in doing anything: bad descriptors, null pointers,
+/// unknown commands. `Ok` or the errno tell whether the kernel, or a filter, knows the call.
+pub(crate) fn probe_call(nr: u32, args: [u64; 6]) -> Result<(), Errno> {
+    // SAFETY: callers are in `host` and pass constants with null or no pointers; the kernel answers EFAULT, EBADF or EINVAL.
+    unsafe { raw(libc::c_long::from(nr), args) }.map(drop)
+}
+
+/// The number of the last capability that the kernel knows: `prctl(PR_CAPBSET_READ)` until it answers EINVAL.
+pub(crate) fn last_capability() -> u32 {
+    let known = |number: u32| {
+        let args = [u64::from(libc::PR_CAPBSET_READ.cast_unsigned()), u64::from(number), 0, 0, 0, 0];
+        // SAFETY: PR_CAPBSET_READ takes numbers only.
+        unsafe { raw(libc::SYS_prctl, args) }.is_ok()
+    };
+    (0..64).take_while(|number| known(*number)).last().unwrap_or(0)
+}
+
+/// Whether this program was started with privileges that its caller lacks (getauxval(3), `AT_SECURE`).
+pub(crate) fn secure_exec() -> bool {
+    // SAFETY: getauxval reads a number from the process's own auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Makes a child in these new namespaces that ends at once, and reaps it.
+pub(crate) fn try_clone_namespaces(flags: u64) -> Result<(), Errno> {
+    let insn = Insn {
+        opcode: Opcode::Fail as u8,
+        flags: 0,
+        kinds: 0,
+        nr: 0,
+        jump: 0,
+        fine: [0; 4],
+        result: 0,
+        args: [0; 6],
+    };
+    let mut table = super::Buffer::new(insn.to_bytes().len());
+    table.fill(&insn.to_bytes());
+    let progress = super::Buffer::new(PROGRESS_SIZE);
+    let shared = u64::from((libc::CLONE_VM | libc::CLONE_VFORK).cast_unsigned());
+    let mask = nix::sys::signal::SigSet::all();
+    let mut before = nix::sys::signal::SigSet::empty();
+    let how = nix::sys::signal::SigmaskHow::SIG_SETMASK;
+    nix::sys::signal::pthread_sigmask(how, Some(&mask), Some(&mut before)).map_err(|errno| errno as Errno)?;
+    let made = clone_into_table(CloneHow::Clone3, flags | shared, table.address(), progress.address())
+        .or_else(|errno| match errno {
+            libc::ENOSYS => {
+                clone_into_table(CloneHow::Clone, flags | shared, table.address(), progress.address())
+            }
+            other => Err(other),
+        });
+    nix::sys::signal::pthread_sigmask(how, Some(&before), None).map_err(|errno| errno as Errno)?;
+    let child = made?;
+    super::reap(&child.pidfd, super::process::Block::UntilExit).map(drop)
+}
