@@ -231,20 +231,6 @@ impl Assembler {
         self.bytes(&bytes, text)
     }
 
-    /// Words of which some are addresses: `Err` holds those.
-    pub(crate) fn table(&mut self, words: &[Result<u64, Address>], text: impl Into<String>) -> Operand {
-        let plain: Vec<u64> = words.iter().map(|word| word.unwrap_or(0)).collect();
-        let operand = self.words(&plain, text);
-        if let Arg::Pointer(start) = operand.arg {
-            for (offset, word) in (start.offset..).step_by(8).zip(words) {
-                if let Err(address) = word {
-                    self.pointers.push((offset, *address));
-                }
-            }
-        }
-        operand
-    }
-
     /// Zeroed memory of the child.
     pub(crate) fn cell_of(&mut self, name: &'static str, bytes: usize) -> Cell {
         let offset = self.put(&vec![0; bytes]);
@@ -272,6 +258,7 @@ impl Assembler {
     }
 
     /// Adds a call. Where it may fail without an `otherwise`, the process ends, or the preferred item that it belongs to.
+    #[expect(clippy::needless_pass_by_value, reason = "a call is built to be added, once")]
     pub(crate) fn call(&mut self, call: Call) {
         let args: Vec<Arg> = call.args.iter().map(|operand| operand.arg).collect();
         let list: Vec<&str> = call.args.iter().map(|operand| operand.text.as_str()).collect();
@@ -336,7 +323,7 @@ impl Assembler {
     }
 
     /// Goes to the address in `target`.
-    pub(crate) fn jump_to(&mut self, target: Operand) {
+    pub(crate) fn jump_to(&mut self, target: &Operand) {
         let text = format!(" {}", target.text);
         self.push("jump", text, Row::new(Opcode::Jump, 0, &[target.arg]), None);
     }

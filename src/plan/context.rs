@@ -79,7 +79,7 @@ impl Display for SourcePlan {
             SourceHow::IfExists => f.write_str(" if it exists")?,
             SourceHow::Mirror => f.write_str(" if it exists, as a symlink if it is one")?,
             SourceHow::Device { major, minor } => {
-                write!(f, " if it is the character device {major}:{minor}")?
+                write!(f, " if it is the character device {major}:{minor}")?;
             }
         }
         match self.tree {

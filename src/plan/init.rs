@@ -88,7 +88,7 @@ fn close_all_but_two(context: &mut Context<'_>) {
         let call = Call::new(libc::SYS_close, "close").arg(fd(number, ""));
         context.asm.call(call.fine(&[libc::EBADF, libc::EINTR]));
     }
-    close_from(&mut context.asm, num(i64::from(FD_SCRATCH) + 1));
+    close_from(&mut context.asm, &num(i64::from(FD_SCRATCH) + 1));
 }
 
 fn close_range(context: &mut Context<'_>, first: i64, last: i64) {
@@ -97,10 +97,10 @@ fn close_range(context: &mut Context<'_>, first: i64, last: i64) {
 }
 
 /// Closes one by one, up to what the caller's table could hold: for hosts without `close_range`.
-pub(super) fn close_from(asm: &mut Assembler, first: Operand) {
+pub(super) fn close_from(asm: &mut Assembler, first: &Operand) {
     let (next, again) = (asm.cell("next"), asm.label());
     let done = asm.label();
-    asm.set(next, &first, &num(0));
+    asm.set(next, first, &num(0));
     asm.bind(again);
     let call =
         Call::new(libc::SYS_close, "close").arg(next.word()).fine(&[libc::EBADF, libc::EINTR, libc::EIO]);

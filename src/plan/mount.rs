@@ -1,5 +1,6 @@
 //! The items of the mount tree, in the user's order: each is built detached, locked down, and only then attached.
 
+use std::path::Component;
 pub(super) mod attach;
 
 use std::os::unix::ffi::OsStrExt;
@@ -77,7 +78,7 @@ pub(super) fn ground(root: &Root, earlier: &[Mount], target: &Path) -> Ground {
         },
         Some(MountKind::Tmpfs(_)) => Ground::Own,
         Some(MountKind::Directory(_)) => {
-            let parent = covering.map(Mount::target).unwrap_or(Path::new("/"));
+            let parent = covering.map_or(Path::new("/"), Mount::target);
             ground(root, earlier, parent)
         }
         Some(
@@ -170,8 +171,8 @@ pub(super) fn relative(target: &Path) -> Vec<u8> {
     let parts: Vec<&[u8]> = target
         .components()
         .filter_map(|part| match part {
-            std::path::Component::Normal(name) => Some(name.as_bytes()),
-            _ => None,
+            Component::Normal(name) => Some(name.as_bytes()),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir | Component::ParentDir => None,
         })
         .collect();
     parts.join(&b'/')

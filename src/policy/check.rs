@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 
 use super::Policy;
 use super::identity::{IdRange, Mapping};
-use super::mount::{Bind, Hiding, Mount, MountKind, Root, Source};
+use super::mount::{Bind, Hiding, Mount, MountKind, ProcRung, Root, Source};
 use super::namespace::Namespaces;
 use super::process::Init;
 use crate::error::{Error, Mistake, Result};
@@ -148,7 +148,7 @@ fn mounts(policy: &Policy, mistakes: &mut Vec<Mistake>) {
             MountKind::Proc(proc) if proc.ladder.is_empty() => {
                 mistakes.push(Mistake::EmptyProcLadder { target: mount.target.clone() });
             }
-            MountKind::Bind(_) | MountKind::Tmpfs(_) | MountKind::File(_) | MountKind::Directory(_) => {}
+            MountKind::Tmpfs(_) | MountKind::File(_) | MountKind::Directory(_) => {}
             MountKind::Symlink(_)
             | MountKind::Device
             | MountKind::Dev
@@ -232,11 +232,9 @@ fn process(policy: &Policy, mistakes: &mut Vec<Mistake>) {
         }
     }
     let missing_pid = policy.namespaces.sets.iter().any(|set| !set.contains(Namespaces::PID));
-    let fresh_only = |mount: &Mount| match &mount.kind {
-        MountKind::Proc(proc) => !proc.ladder.iter().any(|rung| {
-            matches!(rung, super::mount::ProcRung::HostReadOnly | super::mount::ProcRung::Absent)
-        }),
-        _ => false,
+    let fresh_only = |mount: &Mount| {
+        let MountKind::Proc(proc) = &mount.kind else { return false };
+        !proc.ladder.iter().any(|rung| matches!(rung, ProcRung::HostReadOnly | ProcRung::Absent))
     };
     if missing_pid && policy.mounts.iter().any(|m| m.need == super::Need::Required && fresh_only(m)) {
         mistakes.push(Mistake::ProcWithoutPidNamespace);

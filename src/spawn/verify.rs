@@ -1,7 +1,9 @@
 //! Reads back from the kernel what holds, and refuses to go on where it is less than was required.
 
+use crate::error::Object;
 use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
 
 use super::brief::Brief;
 use super::enforcement::{Enforcement, LaunchMethod, Missing, NamespaceState};
@@ -12,11 +14,11 @@ use crate::machine::layout::SOURCE_ABSENT;
 use crate::plan::{ItemKind, Plan};
 use crate::policy::{Namespaces, NewPrivileges, Policy, Source};
 
-/// Reads what the kernel says of the confined process `pid` and compares it with the policy.
+/// Reads what the kernel says of the confined process `pid`, in the sandbox whose first process is `first`, and compares it with the policy.
 pub(super) fn read_back(
     plan: &Plan,
     policy: &Policy,
-    pid: i32,
+    (first, pid): (i32, i32),
     brief: &Brief,
     sources: &[Found],
 ) -> Result<Enforcement> {
@@ -44,14 +46,14 @@ pub(super) fn read_back(
         missing: missing(plan, brief),
         notes: plan.notes.clone(),
     };
-    compare(plan, policy, &report)?;
+    compare(plan, policy, first, &report)?;
     if plan.set.contains(Namespaces::MOUNT) {
         one_root(pid)?;
     }
     Ok(report)
 }
 
-fn compare(plan: &Plan, policy: &Policy, report: &Enforcement) -> Result<()> {
+fn compare(plan: &Plan, policy: &Policy, first: i32, report: &Enforcement) -> Result<()> {
     let wrong = |object: &'static str, seen: String| {
         Err(Error::new(ErrorKind::Setup, Step::Verify, object).detail(seen))
     };
@@ -76,12 +78,10 @@ fn compare(plan: &Plan, policy: &Policy, report: &Enforcement) -> Result<()> {
     if policy.hardening.no_new_privs == NewPrivileges::Never && report.no_new_privs != Some(true) {
         return wrong("no_new_privs", format!("{:?}", report.no_new_privs));
     }
-    if let Some((uid, gid)) = plan.ids.chosen(0) {
-        if report.host_uid.is_none_or(|seen| seen == 0 && uid != 0)
-            || report.host_gid.is_none_or(|seen| seen == 0 && gid != 0)
-        {
-            return wrong("ids", format!("{:?}:{:?}", report.host_uid, report.host_gid));
-        }
+    if let Some((uid, gid)) = plan.ids.chosen(first)
+        && (report.host_uid, report.host_gid) != (Some(uid), Some(gid))
+    {
+        return wrong("ids", format!("{:?}:{:?}, wanted {uid}:{gid}", report.host_uid, report.host_gid));
     }
     for state in &report.namespaces {
         // A time namespace is entered only by the exec or the fork that follows.
@@ -122,7 +122,7 @@ fn namespaces(pid: i32) -> Vec<NamespaceState> {
         .collect()
 }
 
-fn choices(plan: &Plan, brief: &Brief) -> Vec<(crate::error::Object, &'static str)> {
+fn choices(plan: &Plan, brief: &Brief) -> Vec<(Object, &'static str)> {
     let ladders = plan.items.iter().filter_map(|item| match &item.kind {
         ItemKind::Ladder(names) => {
             let taken = usize::try_from(brief.map().word(item.outcome)).unwrap_or(0);
@@ -147,7 +147,7 @@ fn missing(plan: &Plan, brief: &Brief) -> Vec<Missing> {
         .collect()
 }
 
-fn absent(plan: &Plan, sources: &[Found]) -> Vec<std::path::PathBuf> {
+fn absent(plan: &Plan, sources: &[Found]) -> Vec<PathBuf> {
     let pairs = plan.sources.iter().zip(sources);
     pairs
         .filter(|(_, found)| found.kind == SOURCE_ABSENT)
