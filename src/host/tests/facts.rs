@@ -4,7 +4,7 @@ use crate::host::Answer;
 use crate::host::CapabilitySets;
 use crate::host::Container;
 use crate::host::Host;
-use crate::host::Runtime;
+use crate::error::Runtime;
 use crate::host::Sysctl;
 use crate::host::container::judge;
 use crate::host::namespace;
