@@ -23,6 +23,8 @@ pub(super) fn split(context: &mut Context<'_>) {
     }
     context.asm.step(Step::Init, "");
     prepare(context);
+    let own = context.asm.cell("own");
+    context.asm.call(Call::new(libc::SYS_getpid, "getpid").into(own));
     let (program, pid) = (context.asm.label(), Cell::brief(PROGRAM_PID, "program"));
     let child = context.asm.cell("child");
     let chld = sym(u64_of(libc::SIGCHLD), "SIGCHLD");
@@ -39,6 +41,9 @@ pub(super) fn split(context: &mut Context<'_>) {
     let option = sym(u64_of(libc::PR_SET_PDEATHSIG), "PR_SET_PDEATHSIG");
     let kill = sym(u64_of(libc::SIGKILL), "SIGKILL");
     context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(kill));
+    let parent = context.asm.cell("parent");
+    context.asm.call(Call::new(libc::SYS_getppid, "getppid").into(parent));
+    context.asm.assert_equal(&parent.word(), u64::MAX, own.word(), "init is gone");
 }
 
 /// What both need before there are two: signals that are readable, and no way for one to look into the other.

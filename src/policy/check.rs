@@ -84,13 +84,11 @@ fn identity(policy: &Policy, mistakes: &mut Vec<Mistake>) {
                     mistakes.push(Mistake::IdNotMapped { what: "group", id: *group });
                 }
             }
-            let host_root = |range: &IdRange, id| {
-                range.inside <= id
-                    && id - range.inside < range.count
-                    && range.outside == 0
-                    && id == range.inside
-            };
-            if uids.iter().any(|range| host_root(range, identity.uid)) {
+            // Whether the id inside is the host's id 0: the first of a range that begins there.
+            let host_root = |range: &IdRange, id| range.outside == 0 && range.inside == id && range.count > 0;
+            if uids.iter().any(|range| host_root(range, identity.uid))
+                || gids.iter().any(|range| host_root(range, identity.gid))
+            {
                 mistakes.push(Mistake::HostRootMapped);
             }
         }

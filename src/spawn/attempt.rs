@@ -73,8 +73,6 @@ pub(crate) struct Running {
     pub(crate) init: Init,
     /// The program as this process sees it.
     pub(crate) program: i32,
-    /// What the child's table points to, until it has executed.
-    _request: Request,
     fence: Arc<Fence>,
     index: usize,
     linked: Linked,
@@ -157,10 +155,12 @@ fn attempt(fence: &Arc<Fence>, index: usize, compiled: &Compiled, request: Reque
     };
     let deadline = Instant::now() + fence.policy.setup_timeout;
     match confine(fence, compiled, &parent, &linked, (&sources, deadline)) {
+        // The child has copies of all that the request held; the program's ends of pipes must not stay open here.
         Ok((report, program)) => {
+            drop(request);
             let init = compiled.plan.init;
             let fence = Arc::clone(fence);
-            Ok(Running { parent, report, init, program, _request: request, fence, index, linked })
+            Ok(Running { parent, report, init, program, fence, index, linked })
         }
         // Dropping the parent kills and reaps the child.
         Err(error) => Err(Box::new((error, request))),
@@ -368,6 +368,7 @@ impl Running {
                 .call("execve", libc::ENOENT)
                 .detail("the program exists inside; the interpreter or loader that it names does not"),
             Some(errno) => error.call("execve", errno),
+            None if results.len() > 1 => error.detail("no directory of PATH has it inside"),
             None => error,
         }
     }

@@ -20,7 +20,9 @@ use super::request::Request;
 use super::signals::Blocked;
 use super::source::Found;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::machine::layout::{ARGV, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SOCKET, FREE_FD, TAIL_ENTRY};
+use crate::machine::layout::{
+    ARGV, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SCRATCH, FD_SCRATCH_TARGET, FD_SOCKET, FREE_FD, TAIL_ENTRY,
+};
 use crate::machine::wire::{MESSAGE_SIZE, Message};
 use crate::plan::Plan;
 use crate::policy::Init;
@@ -231,7 +233,10 @@ pub(super) fn descriptors(
         (0..).zip(&request.stdio).map(|(number, fd)| (fd.as_raw_fd(), number)).collect();
     place.push((socket.as_raw_fd(), FD_SOCKET));
     place.push((brief.map().as_fd().as_raw_fd(), FD_BRIEF));
-    place.push((caller.as_raw_fd(), FD_CALLER));
+    // The scratch numbers are taken too, so that no call of the set-up hands them out.
+    for number in [FD_CALLER, FD_SCRATCH, FD_SCRATCH_TARGET] {
+        place.push((caller.as_raw_fd(), number));
+    }
     for (source, found) in plan.sources.iter().zip(sources) {
         if let (Some(plan), Some(tree)) = (source.tree, &found.tree) {
             place.push((tree.as_raw_fd(), plan.fd));

@@ -31,6 +31,8 @@ pub(crate) fn secure_exec() -> bool {
 
 /// Makes a child in these new namespaces that ends at once, and reaps it.
 pub(crate) fn try_clone_namespaces(flags: u64) -> Result<(), Errno> {
+    // In clone's flags CLONE_NEWTIME would be a part of the exit signal.
+    let legacy = flags & 0xff == 0;
     let insn = Insn {
         opcode: Opcode::Fail as u8,
         flags: 0,
@@ -51,7 +53,7 @@ pub(crate) fn try_clone_namespaces(flags: u64) -> Result<(), Errno> {
     signal::pthread_sigmask(how, Some(&mask), Some(&mut before)).map_err(|errno| errno as Errno)?;
     let made = clone_into_table(CloneHow::Clone3, flags | shared, table.address(), progress.address())
         .or_else(|errno| match errno {
-            libc::ENOSYS => {
+            libc::ENOSYS if legacy => {
                 clone_into_table(CloneHow::Clone, flags | shared, table.address(), progress.address())
             }
             other => Err(other),
