@@ -301,7 +301,8 @@ fn start(
     let flags = u64::from(namespaces) | u64::from(shared.cast_unsigned());
     let how =
         if fence.host.features().contains(Features::CLONE3) { CloneHow::Clone3 } else { CloneHow::Clone };
-    let cloned = super::parent::clone(plan.init, (how, flags), (rows, at)).map_err(|errno| {
+    let deadline = Instant::now() + fence.policy.setup_timeout;
+    let cloned = super::parent::clone(plan.init, (how, flags), (rows, at), deadline).map_err(|errno| {
         let call = if how == CloneHow::Clone3 { "clone3" } else { "clone" };
         let error = Error::new(ErrorKind::Setup, Step::Clone, format!("namespaces {}", plan.set));
         error.call(call, errno).causes_found(causes(Step::Clone, errno, &fence.host, plan.set))

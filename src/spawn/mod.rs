@@ -11,6 +11,7 @@ mod request;
 mod signals;
 mod source;
 mod verify;
+mod watchdog;
 
 pub(crate) use attempt::{Compiled, Fence, Running, launch};
 pub use enforcement::{Enforcement, LaunchMethod, Missing, NamespaceState};
