@@ -74,6 +74,11 @@ impl Parent {
         self.brief.progress().gave_up || self.brief.init_progress().gave_up
     }
 
+    /// Whether the child has left the memory of the set-up.
+    pub(super) fn has_left(&self) -> bool {
+        self.brief.left_memory()
+    }
+
     pub(super) fn tell(&self, message: Message) -> Result<()> {
         let bytes = message.to_bytes();
         match send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {
