@@ -28,16 +28,16 @@ pub use error::{
 pub use host::{Host, doctor};
 pub use plan::Plan;
 pub use policy::{
-    Absence, Access, Bind, Builder, Capabilities, Capability, Execution, FileItem, Hardening, IdRange,
-    Identity, Init, Launch, Limit, Mapping, Mount, MountKind, NamespaceSets, Namespaces, Need, NewPrivileges,
-    Policy, ProcMount, ProcRung, Resource, Root, Session, Source, Submounts, TimeOffsets, Tmpfs, Wanted,
-    prefer,
+    Absence, Access, Action, Architecture, Argument, Bind, Builder, Capabilities, Capability, Condition,
+    Execution, FileItem, Filter, Hardening, IdRange, Identity, Init, Launch, Limit, Mapping, Mount,
+    MountKind, NamespaceSets, Namespaces, Need, NewPrivileges, Policy, ProcMount, ProcRung, Resource, Root,
+    Rule, Session, Source, Submounts, TimeOffsets, Tmpfs, Wanted, Width, prefer,
 };
 pub use process::{
     Child, ChildStderr, ChildStdin, ChildStdout, Command, Core, ExitStatus, Held, Outcome, Sandbox, Stdio,
     Usage, Verdict,
 };
-pub use spawn::{Enforcement, LaunchMethod, Missing, NamespaceState};
+pub use spawn::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState};
 
 /// For the crate's own tests: no promise is made about anything in it.
 #[doc(hidden)]

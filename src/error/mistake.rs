@@ -51,4 +51,28 @@ pub enum Mistake {
     OutOfRange { what: &'static str, value: i64, from: i64, to: i64 },
     #[error("{resource}: the soft limit {soft} is above the hard one {hard}")]
     SoftAboveHard { resource: &'static str, soft: u64, hard: u64 },
+    #[error("system call {name:?}: no architecture has a call of this name (syscalls(2))")]
+    UnknownCall { name: String },
+    #[error("filter: {call} answered with {action}: an errno is 0 to 4095")]
+    BadErrno { call: String, action: String },
+    #[error("filter: {call} if {condition}: {why}")]
+    BadCondition { call: String, condition: String, why: &'static str },
+    #[error(
+        "filter: the rule {rule:?} is never reached behind {before:?}: put it first, or forget() the call's rules"
+    )]
+    RuleNeverReached { rule: String, before: String },
+    #[error(
+        "filter: execve is refused, and the launch itself has to make it: allow it, or say launch_only() if the program \
+         is to execute nothing"
+    )]
+    FilterForbidsLaunch,
+    #[error("filter: exit_group is refused, and without it a failed launch could not end: allow or kill")]
+    FilterForbidsEnd,
+    #[error(
+        "filter: attaching one needs no_new_privs or CAP_SYS_ADMIN inside (seccomp(2)): drop \
+         allow_new_privileges(), keep that capability, or say allow_all_calls()"
+    )]
+    FilterNeedsNoNewPrivs,
+    #[error("filter: {instructions} instructions, the kernel takes {most}: use fewer conditions")]
+    FilterTooLong { instructions: usize, most: usize },
 }

@@ -70,6 +70,8 @@ pub enum Step {
     Descriptors,
     /// The working directory.
     WorkingDirectory,
+    /// The system-call filter.
+    Seccomp,
     /// Reading back what holds.
     Verify,
     /// `execve`.
@@ -114,6 +116,7 @@ impl Display for Step {
             Self::Init => "init",
             Self::Descriptors => "descriptor",
             Self::WorkingDirectory => "working directory",
+            Self::Seccomp => "seccomp",
             Self::Verify => "verify",
             Self::Exec => "exec",
             Self::Wait => "wait",

@@ -45,6 +45,12 @@ pub(crate) const ROBUST_ENTRY: u32 = 0x180;
 pub(crate) const ROBUST_DISTANCE: u32 = 8;
 /// The futex: the child's tid, and `FUTEX_OWNER_DIED` once it is out.
 pub(crate) const ROBUST_FUTEX: u32 = ROBUST_ENTRY + ROBUST_DISTANCE;
+/// u64: the launch's secret, by which a filter knows the launch's own execve.
+pub(crate) const SECRET: u32 = 0x1a0;
+/// u64: its low half, as the constant of an instruction of a filter (the high half of the word).
+pub(crate) const SECRET_LOW: u32 = 0x1a8;
+/// u64: its high half likewise.
+pub(crate) const SECRET_HIGH: u32 = 0x1b0;
 /// Sources of binds: [`SOURCE_SIZE`] bytes each.
 pub(crate) const SOURCES: u32 = 0x200;
 /// Per source: u64 kind, u64 inode, u64 device (major, minor as two u32).

@@ -9,7 +9,7 @@ use crate::machine::segment::{Address, Arg, Place, Row, Segment};
 use crate::policy::Need;
 
 /// A value for a call, with the text that the dry run shows for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Operand {
     pub(crate) arg: Arg,
     pub(crate) text: String,
@@ -229,6 +229,21 @@ impl Assembler {
     pub(crate) fn words(&mut self, words: &[u64], text: impl Into<String>) -> Operand {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         self.bytes(&bytes, text)
+    }
+
+    /// Constant 64-bit words, some of them addresses.
+    pub(crate) fn table(&mut self, words: &[Arg], text: impl Into<String>) -> Operand {
+        let values: Vec<u64> =
+            words.iter().map(|word| if let Arg::Value(value) = word { *value } else { 0 }).collect();
+        let table = self.words(&values, text);
+        if let Arg::Pointer(start) = table.arg {
+            for (index, word) in (0..).zip(words) {
+                if let Arg::Pointer(address) = word {
+                    self.pointers.push((start.offset + 8 * index, *address));
+                }
+            }
+        }
+        table
     }
 
     /// Zeroed memory of the child.

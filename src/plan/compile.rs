@@ -3,6 +3,7 @@
 use super::asm::{Call, Cell, fd, num, sym};
 use super::context::{Context, u64_of};
 use super::identity::{self, IdPlan};
+use super::seccomp::{self, Attach};
 use super::{Plan, capability, gate, init, knob, mount, process, root};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::host::{Features, Host};
@@ -91,10 +92,12 @@ pub(crate) fn compile(policy: &Policy, host: &Host, set: Namespaces) -> Result<P
     // Dispositions as a fresh program expects them; everything stays blocked until exec.
     process::signals(context);
     // Confined already: init is what the program will be, less what the program may keep.
-    init::split(context);
+    init::split(context)?;
     // The caller reads back what holds, and may keep the child here for as long as it likes.
     ready(context);
-    Ok(finish(context, ids, copy_entry))
+    // Its program is part of the plan; the tail attaches it last, as it would filter every step above.
+    let filter = seccomp::lower(context)?;
+    Ok(finish(context, ids, copy_entry, filter))
 }
 
 /// Rows that only an image needs: the brief is mapped, progress goes there. Returns the first row behind them.
@@ -161,7 +164,7 @@ fn ready(context: &mut Context<'_>) {
     context.asm.jump_to(&Cell::brief(TAIL_ENTRY, "tail").word());
 }
 
-fn finish(context: &mut Context<'_>, ids: IdPlan, copy_entry: usize) -> Plan {
+fn finish(context: &mut Context<'_>, ids: IdPlan, copy_entry: usize, filter: Option<Attach>) -> Plan {
     let placeholder = Context::new(context.policy, context.host, context.set);
     let done = mem::replace(context, placeholder);
     let (carried, bounds) = (capability::all(&done), capability::can_bound(&done));
@@ -173,6 +176,7 @@ fn finish(context: &mut Context<'_>, ids: IdPlan, copy_entry: usize) -> Plan {
         items: done.items,
         notes: done.notes,
         late_limits: done.late_limits,
+        filter,
         copy_entry,
         tail_at: done.brief_next.next_multiple_of(64),
         carried,

@@ -5,7 +5,8 @@ use super::asm::{Assembler, Call, Cell, Operand, fd, null, num, sym};
 use super::capability;
 use super::context::{Context, u64_of};
 use super::gate::pollfd;
-use crate::error::Step;
+use super::seccomp;
+use crate::error::{Result, Step};
 use crate::host::Features;
 use crate::machine::layout::{
     FD_CALLER, FD_END, FD_SCRATCH, INIT_PROGRESS, PROGRAM_PID, RUSAGE, STATUS, STATUS_VALID,
@@ -17,9 +18,9 @@ const REVENTS: u64 = 0xffff_0000;
 const SIGINFO_SIZE: usize = 128;
 
 /// Forks init and the program. Behind these rows only the program goes on.
-pub(super) fn split(context: &mut Context<'_>) {
+pub(super) fn split(context: &mut Context<'_>) -> Result<()> {
     if context.policy.init == Init::Program {
-        return;
+        return Ok(());
     }
     context.asm.step(Step::Init, "");
     prepare(context);
@@ -34,6 +35,7 @@ pub(super) fn split(context: &mut Context<'_>) {
     context.asm.progress(Cell::brief(INIT_PROGRESS, "init_progress"));
     context.asm.set(pid, &child.word(), &num(0));
     confine(context);
+    seccomp::attach_to_init(context)?;
     serve(context, pid);
     context.asm.bind(program);
     context.asm.step(Step::Init, "program");
@@ -46,6 +48,7 @@ pub(super) fn split(context: &mut Context<'_>) {
     let parent = context.asm.cell("parent");
     context.asm.call(Call::new(libc::SYS_getppid, "getppid").into(parent));
     context.asm.assert_equal(&parent.word(), u64::MAX, own.word(), "init is gone");
+    Ok(())
 }
 
 fn dumpable(context: &mut Context<'_>, value: i64) {

@@ -16,6 +16,7 @@ mod mount;
 mod proc;
 mod process;
 mod root;
+mod seccomp;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub(crate) use asm::{Cell, Code, Op};
 pub(crate) use compile::{BRIEF_SPAN, compile};
 pub(crate) use context::{Item, ItemKind, Recursive, SourceHow, SourcePlan};
 pub(crate) use identity::{IdPlan, MapWriter};
+pub(crate) use seccomp::Attach;
 pub(crate) use tail::{LateLimit, Program, TailInput, tail};
 pub(crate) use window::{CloseRange, Then, WindowInput, window};
 
@@ -45,6 +47,8 @@ pub struct Plan {
     pub(crate) items: Vec<Item>,
     pub(crate) notes: Vec<String>,
     pub(crate) late_limits: Vec<LateLimit>,
+    /// The filter that the tail attaches.
+    pub(crate) filter: Option<Attach>,
     /// The first row for a child that is a copy: behind the rows that set an image up.
     pub(crate) copy_entry: usize,
     /// Where the tail begins in the brief.

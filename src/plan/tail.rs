@@ -5,6 +5,7 @@ use std::ffi::CString;
 use super::asm::{Assembler, Call, Cell, Code, cwd, fd, null, num, sym};
 use super::context::u64_of;
 use super::gate;
+use super::seccomp::{self, Attach};
 use super::window::brief_word;
 use crate::error::{Object, Step};
 use crate::machine::layout::{
@@ -41,6 +42,7 @@ pub(crate) struct TailInput<'a> {
     pub(crate) passed_at: i32,
     pub(crate) close_range: super::window::CloseRange,
     pub(crate) limits: &'a [LateLimit],
+    pub(crate) filter: Option<&'a Attach>,
 }
 
 /// The tail's code, and for each path a cell with what `faccessat` said, and behind it what `execve` said.
@@ -50,6 +52,10 @@ pub(crate) fn tail(input: &TailInput<'_>) -> (Code, Vec<Cell>) {
     let socket = descriptors(&mut asm, input);
     late_limits(&mut asm, input.limits);
     let results = before_exec(&mut asm, input, socket);
+    // Last: it would filter every step above.
+    if let Some(filter) = input.filter {
+        seccomp::attach(&mut asm, filter);
+    }
     exec(&mut asm, input, &results);
     (asm.finish(), results)
 }
@@ -197,6 +203,7 @@ fn announce(asm: &mut Assembler) {
 fn exec(asm: &mut Assembler, input: &TailInput<'_>, results: &[Cell]) {
     asm.step(Step::Exec, input.name.clone());
     let (argv, envp) = (brief_word(ARGV, "argv"), brief_word(ENVP, "envp"));
+    let secret = input.filter.and_then(Attach::secret);
     match input.program {
         Program::Paths(paths) => {
             for (index, (path, result)) in paths.iter().zip(results).enumerate() {
@@ -204,6 +211,11 @@ fn exec(asm: &mut Assembler, input: &TailInput<'_>, results: &[Cell]) {
                 let result = Cell { address: result.address.plus(8), name: "exec" };
                 let call =
                     Call::new(libc::SYS_execve, "execve").arg(name).arg(argv.clone()).arg(envp.clone());
+                // The kernel takes three arguments; a filter sees six.
+                let call = match &secret {
+                    Some(secret) => call.arg(num(0)).arg(num(0)).arg(secret.clone()),
+                    None => call,
+                };
                 let call = call.into(result);
                 // execvp(3): these go on to the next directory of PATH.
                 let last = index + 1 == paths.len();
@@ -219,7 +231,11 @@ fn exec(asm: &mut Assembler, input: &TailInput<'_>, results: &[Cell]) {
             let empty = asm.string(b"");
             let flags = sym(u64_of(libc::AT_EMPTY_PATH), "AT_EMPTY_PATH");
             let call = Call::new(libc::SYS_execveat, "execveat").arg(fd(at, "program")).arg(empty);
-            asm.call(call.arg(argv).arg(envp).arg(flags));
+            let call = call.arg(argv).arg(envp).arg(flags);
+            asm.call(match secret {
+                Some(secret) => call.arg(secret),
+                None => call,
+            });
         }
     }
     asm.fail("exec came back");

@@ -12,6 +12,7 @@ use super::mount::{Access, FileItem, Mount, MountKind, ProcMount, Root, Source, 
 use super::namespace::{NamespaceSets, Namespaces};
 use super::preset;
 use super::process::{Hardening, Init, Launch, NewPrivileges, Session, TimeOffsets};
+use super::seccomp::Filter;
 use super::wanted::Wanted;
 use super::{Need, Policy};
 use crate::error::Result;
@@ -19,8 +20,8 @@ use crate::error::Result;
 /// Describes a sandbox. Setters never fail; [`Builder::policy`] and [`Builder::build`] report every mistake at once.
 ///
 /// What a fresh builder holds: every namespace except time, no network but a loopback interface, an empty read-only root,
-/// an unprivileged identity, no capability, `no_new_privs`, a session and a session keyring of its own, no core dumps, an
-/// init as PID 1, and everything required.
+/// an unprivileged identity, no capability, `no_new_privs`, the system-call filter [`Filter::baseline`], a session and a
+/// session keyring of its own, no core dumps, an init as PID 1, and everything required.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Builder {
@@ -49,6 +50,7 @@ impl Default for Builder {
             capabilities: Capabilities::NONE,
             limits: vec![core],
             hardening: Hardening::default(),
+            seccomp: Some(Filter::baseline()),
             init: Init::default(),
             launch: Launch::default(),
             setup_timeout: Duration::from_secs(10),
@@ -234,6 +236,17 @@ impl Builder {
             policy.limits.retain(|other| other.resource != limit.resource);
             policy.limits.push(limit);
         })
+    }
+
+    /// Which system calls the program may make. Default [`Filter::baseline`]. It is attached last, directly before the
+    /// program is executed (seccomp(2), since Linux 3.17), and is always required.
+    pub fn seccomp(self, filter: Filter) -> Self {
+        self.set(|policy| policy.seccomp = Some(filter))
+    }
+
+    /// A weakening: no system-call filter at all. The kernel's whole surface is the program's.
+    pub fn allow_all_calls(self) -> Self {
+        self.set(|policy| policy.seccomp = None)
     }
 
     /// Who is PID 1.

@@ -4,10 +4,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use super::Policy;
+use super::capability::Capability;
 use super::identity::{IdRange, Mapping};
 use super::mount::{Bind, Hiding, Mount, MountKind, ProcRung, Root, Source};
 use super::namespace::Namespaces;
-use super::process::Init;
+use super::process::{Init, NewPrivileges};
 use crate::error::{Error, Mistake, Result};
 
 /// The kernel's limit on a path with its NUL (limits.h).
@@ -27,7 +28,17 @@ pub(super) fn check(policy: &Policy) -> Result<()> {
     identity(policy, &mut mistakes);
     mounts(policy, &mut mistakes);
     process(policy, &mut mistakes);
+    seccomp(policy, &mut mistakes);
     if mistakes.is_empty() { Ok(()) } else { Err(Error::invalid_policy(mistakes)) }
+}
+
+fn seccomp(policy: &Policy, mistakes: &mut Vec<Mistake>) {
+    let Some(filter) = &policy.seccomp else { return };
+    mistakes.extend(filter.mistakes());
+    let gains = policy.hardening.no_new_privs == NewPrivileges::Allowed;
+    if gains && !policy.capabilities.contains(Capability::SysAdmin) {
+        mistakes.push(Mistake::FilterNeedsNoNewPrivs);
+    }
 }
 
 fn namespaces(policy: &Policy, mistakes: &mut Vec<Mistake>) {

@@ -9,6 +9,7 @@ mod mount;
 mod namespace;
 mod preset;
 mod process;
+mod seccomp;
 mod wanted;
 
 pub use builder::Builder;
@@ -21,6 +22,8 @@ pub use mount::{
 };
 pub use namespace::{NamespaceSets, Namespaces};
 pub use process::{Hardening, Init, Launch, NewPrivileges, Session, TimeOffsets};
+pub use seccomp::{Action, Architecture, Argument, Condition, Filter, Rule, Width};
+pub(crate) use seccomp::{LaunchCalls, Test, X32_BIT};
 pub use wanted::{Need, Wanted, prefer};
 
 use std::time::Duration;
@@ -39,6 +42,7 @@ pub struct Policy {
     pub(crate) capabilities: Capabilities,
     pub(crate) limits: Vec<Limit>,
     pub(crate) hardening: Hardening,
+    pub(crate) seccomp: Option<Filter>,
     pub(crate) init: Init,
     pub(crate) launch: Launch,
     pub(crate) setup_timeout: Duration,
@@ -67,5 +71,11 @@ impl Policy {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The system-call filter; `None` where every call is allowed.
+    #[must_use]
+    pub fn seccomp(&self) -> Option<&Filter> {
+        self.seccomp.as_ref()
     }
 }

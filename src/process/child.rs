@@ -56,6 +56,13 @@ impl Child {
         &self.running.report
     }
 
+    /// System-call filters around the program now, those of the caller included, as the kernel says (`Seccomp_filters` of
+    /// proc_pid_status(5), since Linux 5.9); `None` where it does not, or the program has ended.
+    #[must_use]
+    pub fn seccomp_filters(&self) -> Option<u32> {
+        self.running.seccomp_filters()
+    }
+
     /// Waits for the end of the program and of everything inside.
     ///
     /// # Errors

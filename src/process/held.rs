@@ -46,7 +46,7 @@ impl Held {
     /// # Errors
     /// [`crate::ErrorKind::Exec`] where the program could not be executed, [`crate::ErrorKind::Setup`] where a step of the
     /// command (working directory, descriptors) failed. The child is gone then.
-    pub fn release(self) -> Result<Child> {
+    pub fn release(mut self) -> Result<Child> {
         self.running.release()?;
         let (stdin, stdout, stderr) = self.streams;
         let streams =

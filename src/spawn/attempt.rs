@@ -1,6 +1,7 @@
 //! A launch: the sets in order, each an attempt; and the child that came of it.
 
 use crate::machine::isa::INSN_SIZE;
+use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::process;
 use std::result::Result as StdResult;
@@ -8,18 +9,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::brief::Brief;
-use super::enforcement::{Enforcement, LaunchMethod};
+use super::enforcement::{Enforcement, FilterState, LaunchMethod};
 use super::explain::{Death, Region, causes, explain};
 use super::parent::{Heard, Parent};
 use super::request::Request;
 use super::source::{self, Found};
 use super::{map, verify};
 use crate::error::{Attempt, Error, ErrorKind, Refusal, Result, Step, errno_text};
-use crate::host::{Features, Host};
+use crate::host::{Features, Host, Status};
 use crate::machine::image;
 use crate::machine::segment::Bases;
 use crate::machine::wire::Message;
-use crate::plan::{Cell, CloseRange, Code, Plan, TailInput, Then, WindowInput, tail, window};
+use crate::plan::{Attach, Cell, CloseRange, Code, Plan, TailInput, Then, WindowInput, tail, window};
 use crate::policy::{Init, Launch, Namespaces, Policy};
 use crate::sys::{self, CloneHow};
 
@@ -228,6 +229,7 @@ fn command_tail(fence: &Fence, plan: &Plan, request: &Request) -> (Code, Vec<Cel
         passed_at: plan.passed_at,
         close_range: close_range(fence),
         limits: &plan.late_limits,
+        filter: plan.filter.as_ref(),
     })
 }
 
@@ -248,6 +250,9 @@ fn prepare(
     let tail_at = usize::try_from(plan.tail_at).unwrap_or(0);
     let brief = Brief::new(tail_at + tail.segment.len())?;
     super::parent::fill(&brief, plan, &sources, request);
+    if plan.filter.as_ref().and_then(Attach::secret).is_some() {
+        super::parent::draw_secret(&brief)?;
+    }
     let (bases, copy) = bases(compiled, method, &brief);
     let mut bytes = Vec::new();
     tail.segment.link(&bases, &mut bytes);
@@ -389,8 +394,18 @@ impl Linked {
 const LATE: Duration = Duration::from_millis(10);
 
 impl Running {
-    /// Lets the program go and waits until it runs.
-    pub(crate) fn release(&self) -> Result<()> {
+    /// Lets the program go and waits until it runs. Then the filter holds: execve stands behind its attachment in the table,
+    /// and is not reached where the kernel refuses that.
+    pub(crate) fn release(&mut self) -> Result<()> {
+        self.run()?;
+        super::parent::forget_secret(self.parent.brief());
+        if let FilterState::AtExec { instructions } = self.report.filter {
+            self.report.filter = FilterState::Attached { instructions };
+        }
+        Ok(())
+    }
+
+    fn run(&self) -> Result<()> {
         let deadline = Instant::now() + self.fence.policy.setup_timeout;
         self.parent.tell(Message::Go)?;
         let mut announced = false;
@@ -413,6 +428,14 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// What the kernel says of the program's filters now.
+    pub(crate) fn seccomp_filters(&self) -> Option<u32> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.program)).ok()?;
+        let status = Status::parse(&text);
+        // A zombie has let go of its filters.
+        status.seccomp_filters.filter(|_| text.lines().all(|line| !line.starts_with("State:\tZ")))
     }
 
     fn exec_error(&self, death: Death) -> Error {

@@ -41,6 +41,23 @@ pub struct NamespaceState {
     pub shared: Option<bool>,
 }
 
+/// The program's own system-call filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterState {
+    /// None, as asked ([`crate::Builder::allow_all_calls`]).
+    None,
+    /// It is the last thing before `execve`, which has not happened yet.
+    AtExec {
+        /// Its length.
+        instructions: usize,
+    },
+    /// The kernel took it: `execve` has happened, and could not have otherwise.
+    Attached {
+        /// Its length.
+        instructions: usize,
+    },
+}
+
 /// What holds for one sandbox, read back from the kernel by the caller while the program was set up and confined, and
 /// before it ran.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +79,11 @@ pub struct Enforcement {
     pub host_gid: Option<u32>,
     /// Supplementary groups that the program still has, as the caller sees them.
     pub groups: Vec<u32>,
-    /// System-call filters around the program, those of the caller included.
+    /// System-call filters around the child when this was read: those that the caller has already. The program's own comes
+    /// after, see [`Enforcement::filter`]; [`crate::Child::seccomp_filters`] asks the kernel again.
     pub seccomp_filters: Option<u32>,
+    /// The program's own filter.
+    pub filter: FilterState,
     /// Which rung of each ladder was taken.
     pub choices: Vec<(Object, &'static str)>,
     /// Optional sources that do not exist on this host.
@@ -111,7 +131,16 @@ impl Display for Enforcement {
         let id = |id: Option<u32>| id.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
         writeln!(f, "host ids      {}:{} groups {:?}", id(self.host_uid), id(self.host_gid), self.groups)?;
         if let Some(filters) = self.seccomp_filters {
-            writeln!(f, "seccomp       {filters} filters")?;
+            writeln!(f, "seccomp       {filters} filters of the caller's")?;
+        }
+        match self.filter {
+            FilterState::None => writeln!(f, "filter        none")?,
+            FilterState::AtExec { instructions } => {
+                writeln!(f, "filter        {instructions} instructions, attached at exec")?;
+            }
+            FilterState::Attached { instructions } => {
+                writeln!(f, "filter        {instructions} instructions, attached")?;
+            }
         }
         for (object, choice) in &self.choices {
             writeln!(f, "{object}  {choice}")?;

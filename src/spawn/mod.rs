@@ -14,5 +14,5 @@ mod verify;
 mod watchdog;
 
 pub(crate) use attempt::{Compiled, Fence, Running, explain_command as explain, launch};
-pub use enforcement::{Enforcement, LaunchMethod, Missing, NamespaceState};
+pub use enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState};
 pub(crate) use request::{Request, Strings};

@@ -23,7 +23,8 @@ use super::source::Found;
 use super::watchdog::watch;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::machine::layout::{
-    ARGV, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SCRATCH, FD_SCRATCH_TARGET, FD_SOCKET, FREE_FD, TAIL_ENTRY,
+    ARGV, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SCRATCH, FD_SCRATCH_TARGET, FD_SOCKET, FREE_FD, SECRET,
+    SECRET_HIGH, SECRET_LOW, TAIL_ENTRY,
 };
 use crate::machine::wire::{MESSAGE_SIZE, Message};
 use crate::plan::Plan;
@@ -213,6 +214,23 @@ pub(super) fn fill(brief: &Brief, plan: &Plan, sources: &[Found], request: &Requ
         if let (Some(at), Some(path)) = (source.path_at, &found.path) {
             map.set_bytes(at, &path[..path.len().min(4095)]);
         }
+    }
+}
+
+/// A secret that the launch's own execve carries and the filter looks for: fresh for each launch.
+pub(super) fn draw_secret(brief: &Brief) -> Result<()> {
+    let failed = |errno| Error::new(ErrorKind::Setup, Step::Seccomp, "secret").call("getrandom", errno);
+    let secret = sys::secret().map_err(failed)?;
+    brief.map().set_word(SECRET, secret);
+    brief.map().set_word(SECRET_LOW, secret << 32);
+    brief.map().set_word(SECRET_HIGH, secret & 0xffff_ffff_0000_0000);
+    Ok(())
+}
+
+/// Init keeps the brief, so the secret goes once it has been used.
+pub(super) fn forget_secret(brief: &Brief) {
+    for at in [SECRET, SECRET_LOW, SECRET_HIGH] {
+        brief.map().set_word(at, 0);
     }
 }
 

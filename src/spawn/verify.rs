@@ -5,7 +5,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use super::brief::Brief;
-use super::enforcement::{Enforcement, LaunchMethod, Missing, NamespaceState};
+use super::enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState};
 use super::source::Found;
 use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::host::{Answer, CapabilitySets, MountTable, Status};
@@ -40,6 +40,10 @@ pub(super) fn read_back(
         host_gid: status.gid.map(|ids| ids.effective),
         groups: status.groups.clone().unwrap_or_default(),
         seccomp_filters: status.seccomp_filters,
+        filter: plan
+            .filter
+            .as_ref()
+            .map_or(FilterState::None, |filter| FilterState::AtExec { instructions: filter.instructions }),
         choices: choices(plan, brief),
         absent: absent(plan, sources),
         missing: missing(plan, brief),

@@ -178,3 +178,12 @@ pub(crate) fn duplicate(fd: i32, above: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: the call succeeded, so the number is a new descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
+
+/// `getrandom(buffer, 8, 0)`: a number that nobody can guess.
+pub(crate) fn secret() -> Result<u64, Errno> {
+    let mut bytes = [0_u8; 8];
+    let call = [bytes.as_mut_ptr().expose_provenance() as u64, 8, 0, 0, 0, 0];
+    // SAFETY: getrandom(2) writes at most the eight bytes of `bytes`, which lives across the call.
+    let written = unsafe { raw(libc::SYS_getrandom, call) }?;
+    if written == 8 { Ok(u64::from_le_bytes(bytes)) } else { Err(libc::EIO) }
+}

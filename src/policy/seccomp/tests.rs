@@ -1,0 +1,189 @@
+//! The rule model, the mistakes, the tables, the written list of presets.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::{env, fs};
+
+use super::preset::table;
+use super::{Action, Architecture, Argument, Filter};
+use crate::error::Mistake;
+
+const EPERM: Action = Action::Errno(libc::EPERM);
+
+fn answer(filter: &Filter, call: &str, args: [u64; 6]) -> Action {
+    let on = Architecture::X86_64;
+    filter.answer(on, on.audit(), on.number(call).unwrap(), &args)
+}
+
+fn start() -> Filter {
+    Filter::allow_list().allow(["execve", "exit_group"])
+}
+
+#[test]
+fn presets_hold_no_mistake() {
+    for filter in [
+        Filter::baseline(),
+        Filter::no_network(),
+        Filter::worker(),
+        Filter::worker_dynamic(),
+        Filter::strict(),
+        Filter::baseline().narrow(&Filter::worker()),
+        Filter::worker().extend(&Filter::strict()),
+        Filter::strict().extend(&Filter::baseline()),
+    ] {
+        assert_eq!(filter.mistakes(), vec![]);
+    }
+}
+
+#[test]
+fn every_known_call_is_reviewed_in_the_baseline() {
+    let reviewed: BTreeSet<String> = Filter::baseline().rules.iter().map(|r| r.call.to_string()).collect();
+    // Gone from every kernel, or never there; the default says ENOSYS, as they would.
+    let gone = "_sysctl afs_syscall create_module epoll_ctl_old epoll_wait_old get_kernel_syms getpmsg \
+                nfsservctl putpmsg query_module security sysfs tuxcall uprobe uselib ustat vserver \
+                lsm_set_self_attr";
+    let gone: BTreeSet<&str> = gone.split_ascii_whitespace().collect();
+    let mut missing = BTreeSet::new();
+    for on in Architecture::ALL {
+        for (call, _) in on.calls() {
+            if !reviewed.contains(call) && !gone.contains(call) {
+                missing.insert(call);
+            }
+        }
+    }
+    assert_eq!(missing, BTreeSet::new(), "say in groups.rs what the baseline does with these");
+}
+
+#[test]
+fn mistakes_are_found() {
+    let bad = |filter: Filter| filter.mistakes();
+    assert_eq!(bad(start().allow(["raed"])), vec![Mistake::UnknownCall { name: "raed".into() }]);
+    // Known elsewhere: skipped here.
+    assert_eq!(bad(start().allow(["riscv_hwprobe", "socketcall", "mmap2", "open"])), vec![]);
+    let doubled = start().allow(["read"]).deny(["read"], EPERM);
+    assert!(matches!(bad(doubled)[..], [Mistake::RuleNeverReached { .. }]));
+    let one = Argument::int(1).equal(1);
+    let two = Argument::int(2).equal(2);
+    let wide = start().rule("ioctl", [one], EPERM).rule("ioctl", [two, one], Action::Allow);
+    assert!(matches!(bad(wide)[..], [Mistake::RuleNeverReached { .. }]));
+    let fine = start().rule("ioctl", [two, one], EPERM).rule("ioctl", [one], Action::Allow);
+    assert_eq!(bad(fine), vec![]);
+    for condition in [
+        Argument::int(6).equal(1),
+        Argument::int(0).equal(1 << 32),
+        Argument::int(0).less(0),
+        Argument::int(0).greater(0xffff_ffff),
+        Argument::long(0).greater(u64::MAX),
+        Argument::int(0).masked_equal(1, 2),
+        Argument::int(0).inside(RANGE),
+    ] {
+        let found = bad(start().rule("read", [condition], EPERM));
+        assert!(matches!(found[..], [Mistake::BadCondition { .. }]), "{condition}: {found:?}");
+    }
+    assert!(matches!(bad(start().deny(["read"], Action::Errno(4096)))[..], [Mistake::BadErrno { .. }]));
+    assert!(matches!(bad(start().otherwise(Action::Errno(-1)))[..], [Mistake::BadErrno { .. }]));
+}
+
+#[expect(clippy::reversed_empty_ranges, reason = "the mistake that is looked for")]
+const RANGE: std::ops::RangeInclusive<u64> = 5..=4;
+
+#[test]
+fn a_filter_that_forbids_the_launch_is_a_mistake() {
+    let no_exec = Filter::allow_list().allow(["exit_group"]);
+    assert_eq!(no_exec.mistakes(), vec![Mistake::FilterForbidsLaunch]);
+    assert_eq!(no_exec.launch_only().mistakes(), vec![]);
+    let some = Filter::deny_list().rule("execve", [Argument::long(1).equal(0)], EPERM);
+    assert_eq!(some.mistakes(), vec![Mistake::FilterForbidsLaunch]);
+    let no_end = Filter::deny_list().deny(["exit_group"], EPERM);
+    assert_eq!(no_end.mistakes(), vec![Mistake::FilterForbidsEnd]);
+    assert_eq!(Filter::deny_list().deny(["exit_group"], Action::KillProcess).mistakes(), vec![]);
+}
+
+#[test]
+fn narrow_takes_the_stricter_and_extend_the_looser() {
+    let a = Filter::allow_list()
+        .rule("ioctl", [Argument::int(1).equal(1)], Action::KillProcess)
+        .rule("ioctl", [], Action::Allow)
+        .allow(["read"]);
+    let b = Filter::deny_list()
+        .rule("ioctl", [Argument::int(1).less(5)], EPERM)
+        .rule("ioctl", [Argument::int(2).equal(7)], Action::Trap)
+        .deny(["write"], Action::Log);
+    let (both, either) = (a.clone().narrow(&b), a.clone().extend(&b));
+    for call in ["ioctl", "read", "write", "getpid"] {
+        for x in 0..8 {
+            for y in 6..9 {
+                let args = [0, x, y, 0, 0, 0];
+                let (first, second) = (answer(&a, call, args), answer(&b, call, args));
+                assert_eq!(answer(&both, call, args), first.stricter(second), "{call} {args:?}");
+                assert_eq!(answer(&either, call, args), first.looser(second), "{call} {args:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn foreign_and_x32_calls_are_refused_by_every_filter() {
+    let open = Filter::deny_list();
+    let on = Architecture::X86_64;
+    assert_eq!(open.answer(on, on.audit(), 0, &[0; 6]), Action::Allow);
+    assert_eq!(open.answer(on, 0x4000_0003, 0, &[0; 6]), Action::KillProcess);
+    assert_eq!(open.answer(on, on.audit(), 0x4000_0000, &[0; 6]), Action::Errno(libc::ENOSYS));
+    assert_eq!(open.answer(on, on.audit(), u32::MAX, &[0; 6]), Action::Errno(libc::ENOSYS));
+}
+
+#[test]
+fn an_int_is_compared_as_the_kernel_does() {
+    let args = |command: u64| [0, command, 0, 0, 0, 0];
+    let baseline = Filter::baseline();
+    assert_eq!(answer(&baseline, "ioctl", args(0x5412)), EPERM);
+    assert_eq!(answer(&baseline, "ioctl", args(0x5412 | 1 << 32)), EPERM);
+    assert_eq!(answer(&baseline, "ioctl", args(0x5413)), Action::Allow);
+}
+
+#[test]
+fn the_written_list_of_presets_is_current() {
+    let path = "src/policy/seccomp/presets.md";
+    if env::var_os("RINGFENCE_BLESS").is_some() {
+        fs::write(path, table()).unwrap();
+    }
+    assert_eq!(fs::read_to_string(path).unwrap(), table(), "run this test with RINGFENCE_BLESS=1");
+}
+
+#[test]
+fn the_table_is_sorted_and_agrees_with_libc() {
+    let names: Vec<&str> = super::table::CALLS.iter().map(|(name, _)| *name).collect();
+    assert!(names.is_sorted());
+    #[cfg(target_arch = "x86_64")]
+    let on = Architecture::X86_64;
+    #[cfg(target_arch = "aarch64")]
+    let on = Architecture::Aarch64;
+    #[cfg(target_arch = "riscv64")]
+    let on = Architecture::Riscv64;
+    for (name, number) in [
+        ("read", libc::SYS_read),
+        ("execve", libc::SYS_execve),
+        ("execveat", libc::SYS_execveat),
+        ("newfstatat", libc::SYS_newfstatat),
+        ("mmap", libc::SYS_mmap),
+        ("clone3", libc::SYS_clone3),
+        ("fchmodat2", libc::SYS_fchmodat2),
+        ("mseal", libc::SYS_mseal),
+        ("ppoll", libc::SYS_ppoll),
+        ("seccomp", libc::SYS_seccomp),
+        ("landlock_restrict_self", libc::SYS_landlock_restrict_self),
+    ] {
+        assert_eq!(on.number(name).map(i64::from), Some(number), "{name}");
+    }
+}
+
+/// The generator needs the headers of Debian's linux-libc-dev of one version; elsewhere there is nothing to compare with.
+#[test]
+fn the_table_is_what_the_generator_makes() {
+    let headers = fs::read_to_string("/usr/include/x86_64-linux-gnu/asm/unistd_64.h").unwrap_or_default();
+    if !headers.contains("set_mempolicy_home_node 450") {
+        return;
+    }
+    let checked = Command::new("tools/call-table").arg("--check").output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
