@@ -75,7 +75,7 @@ mod tests {
             let bind = "import socket; socket.socket().bind(('127.0.0.1', 80))";
             assert_eq!(python(&sandbox, bind), "", "{way}");
         }
-        let (code, ..) = run_python(&build(sandbox()), "import socket, os\ntry:\n s = socket.socket(3, 2)\n\
+        let (code, ..) = run_python(&build(sandbox()), "import socket, os\ntry:\n s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)\n\
             except PermissionError:\n os._exit(9)");
         assert_eq!(code, 9, "a raw socket without the capability");
     }
@@ -142,10 +142,12 @@ mod tests {
         for sets in [NamespaceSets::default(), without_user()] {
             let base = || sandbox().namespaces(sets.clone()).bind(scratch.path(), "/x", Access::ReadOnly);
             for builder in [base(), base().allow_new_privileges()] {
-                let out = sh(&build(builder), "/x/program");
+                let out = sh(&build(builder.clone()), "/x/program");
+                let own = sh(&build(builder), "id -u");
+                assert_ne!(own, "0");
                 let zero = "0000000000000000";
                 let sets: Vec<_> = SETS.iter().map(|set| format!("{set}:\t{zero}")).collect();
-                assert_eq!(out, format!("1000 1000\n{}", sets.join("\n")));
+                assert_eq!(out, format!("{own} {own}\n{}", sets.join("\n")));
             }
         }
     }
