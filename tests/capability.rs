@@ -142,8 +142,8 @@ mod tests {
         for sets in [NamespaceSets::default(), without_user()] {
             let base = || sandbox().namespaces(sets.clone()).bind(scratch.path(), "/x", Access::ReadOnly);
             for builder in [base(), base().allow_new_privileges()] {
-                let out = sh(&build(builder.clone()), "/x/program");
-                let own = sh(&build(builder), "id -u");
+                let out = sh(&build(builder), "id -u; /x/program");
+                let (own, out) = out.split_once('\n').expect("two lines");
                 assert_ne!(own, "0");
                 let zero = "0000000000000000";
                 let sets: Vec<_> = SETS.iter().map(|set| format!("{set}:\t{zero}")).collect();
