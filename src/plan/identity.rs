@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::asm::{Call, Cell, num, sym};
+use super::asm::{Call, Cell, Operand, num, sym};
 use super::context::{Context, u64_of};
 use super::facts;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -121,6 +121,8 @@ pub(super) fn plan(policy: &Policy, host: &Host, set: Namespaces) -> Result<IdPl
     let (writer, ids) = match mapping {
         Mapping::KeepHostRoot => (if user { MapWriter::Child } else { MapWriter::Nobody }, HostIds::Callers),
         Mapping::Own if !root => (if user { MapWriter::Child } else { MapWriter::Nobody }, HostIds::Callers),
+        // Root only in its own eyes: there the id is an unprivileged one's already, and no other is to be had.
+        Mapping::Own if user && alone(host) => (MapWriter::Child, HostIds::Callers),
         Mapping::Own if can_set => (privileged, pool(host)?),
         Mapping::Own => {
             return Err(unsupported(
@@ -144,6 +146,16 @@ pub(super) fn plan(policy: &Policy, host: &Host, set: Namespaces) -> Result<IdPl
         }
     };
     Ok(IdPlan { writer, host: ids, uid, gid })
+}
+
+/// Whether the caller's user namespace maps its own id only, and not to id 0 outside.
+fn alone(host: &Host) -> bool {
+    let (uids, gids) = (facts::map_or_identity(host.uid_map()), facts::map_or_identity(host.gid_map()));
+    let one = |map: &IdMap| match map.extents() {
+        [extent] => extent.count == 1 && extent.outside != 0,
+        _ => false,
+    };
+    one(&uids) && one(&gids)
 }
 
 /// The unprivileged ids that a root caller can give away, one for each pid where its own map has that many.
@@ -189,6 +201,8 @@ pub(super) fn take(context: &mut Context<'_>, ids: &IdPlan) {
     if changes {
         keep_capabilities(context);
         change(context, ids);
+    } else {
+        inherited(context, ids);
     }
     let inside = ids.writer != MapWriter::Nobody;
     if inside {
@@ -197,6 +211,23 @@ pub(super) fn take(context: &mut Context<'_>, ids: &IdPlan) {
     // A change of ids makes the process non-dumpable, and files of /proc its own no longer; the image holds no secret.
     let (option, one) = (sym(u64_of(libc::PR_SET_DUMPABLE), "PR_SET_DUMPABLE"), num(1));
     context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(one));
+}
+
+/// Who will own what the tree gives to the program, where files are not made by the program's own ids.
+pub(super) fn late_owner(ids: &IdPlan, set: Namespaces) -> Option<(Operand, Operand)> {
+    let late = !set.contains(Namespaces::USER) && ids.host != HostIds::Callers;
+    late.then(|| (Cell::brief(HOST_UID, "host_uid").word(), Cell::brief(HOST_GID, "host_gid").word()))
+}
+
+/// What an unprivileged caller cannot change is said.
+fn inherited(context: &mut Context<'_>, ids: &IdPlan) {
+    if !context.host.identity().groups.is_empty() {
+        let note = "supplementary groups are the caller's: an unprivileged caller cannot drop them (user_namespaces(7))";
+        context.notes.push(note.into());
+    }
+    if ids.writer == MapWriter::Nobody {
+        context.notes.push("uid and gid are the caller's: there is no user namespace to map others".into());
+    }
 }
 
 fn keep_capabilities(context: &mut Context<'_>) {
