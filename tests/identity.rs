@@ -7,6 +7,7 @@ mod support;
 mod tests {
     use std::fs;
     use std::os::unix::fs::MetadataExt;
+    use std::path::PathBuf;
     use std::process::Command;
 
     use ringfence::{
@@ -15,7 +16,7 @@ mod tests {
     };
 
     use super::support::{
-        Scratch, build, field, is_inside, is_root, python, refused, rerun, run_sh, sandbox, sh, skip,
+        Scratch, build, field, handed, is_inside, is_root, python, refused, rerun, run_sh, sandbox, sh, skip,
     };
 
     fn without_user() -> NamespaceSets {
@@ -271,16 +272,39 @@ mod tests {
         }
     }
 
-    #[test]
-    fn root_of_a_user_namespace_is_told_what_to_do() {
-        const NAME: &str = "root_of_a_user_namespace_is_told_what_to_do";
-        if !is_inside(NAME) {
-            return rerun(NAME, &["unshare", "--user", "--map-root-user"], "exec \"$@\"", &[]);
+    /// Root in a user namespace with one id: `HOST` says whose id it is outside.
+    fn alone() {
+        if handed("HOST").as_os_str() == "0" {
+            let error = refused(sandbox());
+            assert!(error.to_string().contains("keep_host_root()"), "{error}");
+        } else {
+            assert_eq!(sh(&build(sandbox()), "id -u"), "1000");
         }
-        // It has one id only, and that one is root's there.
-        let error = refused(sandbox());
-        assert!(error.to_string().contains("keep_host_root()"), "{error}");
         let kept = build(sandbox().keep_host_root());
         assert_eq!(sh(&kept, "id -u"), "1000");
+    }
+
+    fn own_id() -> PathBuf {
+        nix::unistd::getuid().to_string().into()
+    }
+
+    #[test]
+    fn root_of_a_user_namespace_is_not_taken_for_host_root() {
+        const NAME: &str = "root_of_a_user_namespace_is_not_taken_for_host_root";
+        if !is_inside(NAME) {
+            return rerun(NAME, &["unshare", "--user", "--map-root-user"], "exec \"$@\"", &[("HOST", &own_id())]);
+        }
+        alone();
+    }
+
+    #[test]
+    fn host_root_is_seen_through_nested_user_namespaces() {
+        const NAME: &str = "host_root_is_seen_through_nested_user_namespaces";
+        if !is_inside(NAME) {
+            let outer = ["unshare", "--user", "--map-user=5", "--map-group=5"];
+            let script = "exec unshare --user --map-root-user \"$@\"";
+            return rerun(NAME, &outer, script, &[("HOST", &own_id())]);
+        }
+        alone();
     }
 }
