@@ -75,14 +75,18 @@ mod tests {
             let bind = "import socket; socket.socket().bind(('127.0.0.1', 80))";
             assert_eq!(python(&sandbox, bind), "", "{way}");
         }
-        let (code, ..) = run_python(&build(sandbox()), "import socket, os\ntry:\n s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)\n\
-            except PermissionError:\n os._exit(9)");
+        let (code, ..) = run_python(
+            &build(sandbox()),
+            "import socket, os\ntry:\n s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)\n\
+            except PermissionError:\n os._exit(9)",
+        );
         assert_eq!(code, 9, "a raw socket without the capability");
     }
 
     #[test]
     fn every_capability_can_be_kept() {
-        let last: usize = fs::read_to_string("/proc/sys/kernel/cap_last_cap").expect("cap").trim().parse().expect("n");
+        let last: usize =
+            fs::read_to_string("/proc/sys/kernel/cap_last_cap").expect("cap").trim().parse().expect("n");
         let all: Capabilities = Capability::ALL.iter().copied().filter(|c| *c as usize <= last).collect();
         let status = status(&build(sandbox().capabilities(all)));
         for set in SETS {
@@ -159,7 +163,8 @@ mod tests {
             let waived = build(builder.allow_new_privileges());
             let mut command = waived.command("sh");
             let child = command.args(["-c", "exit 0"]).spawn().unwrap_or_else(|error| panic!("{error:#}"));
-            let inherited = field(&fs::read_to_string("/proc/self/status").expect("status"), "NoNewPrivs") == "1";
+            let inherited =
+                field(&fs::read_to_string("/proc/self/status").expect("status"), "NoNewPrivs") == "1";
             assert_eq!(child.enforcement().no_new_privs, Some(inherited), "{way}");
             let notes = &child.enforcement().notes;
             assert!(notes.iter().any(|note| note.contains("privileges")), "{way} {notes:?}");

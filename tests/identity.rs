@@ -10,9 +10,10 @@ mod tests {
     use std::path::PathBuf;
     use std::process::Command;
 
+    use nix::unistd::{User, getgroups, getuid};
     use ringfence::{
-        Access, Builder, Child, ErrorKind, IdRange, Init, Launch, Mapping, Mistake, NamespaceSets, Namespaces,
-        Sandbox, Stdio,
+        Access, Builder, Child, ErrorKind, IdRange, Init, Launch, Mapping, Mistake, NamespaceSets,
+        Namespaces, Sandbox, Stdio,
     };
 
     use super::support::{
@@ -39,7 +40,10 @@ mod tests {
     fn ids_inside_are_those_asked_for() {
         for launch in [Launch::Image, Launch::Copy] {
             let sandbox_of = |builder: Builder| build(builder.launch(launch));
-            assert_eq!(sh(&sandbox_of(sandbox()), "id -u; id -g; id -un; id -gn"), "1000\n1000\nsandbox\nsandbox");
+            assert_eq!(
+                sh(&sandbox_of(sandbox()), "id -u; id -g; id -un; id -gn"),
+                "1000\n1000\nsandbox\nsandbox"
+            );
             let other = sandbox_of(sandbox().ids(1234, 4321));
             assert_eq!(sh(&other, "id -u; id -g; id -un"), "1234\n4321\nsandbox");
             assert_eq!(sh(&sandbox_of(sandbox().ids(0, 0)), "id -u; id -g; id -un"), "0\n0\nroot");
@@ -70,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_root_caller_never_leaves_the_program_with_host_uid_0() {
-        let own = nix::unistd::getuid().as_raw();
+        let own = getuid().as_raw();
         for init in [Init::Reaper, Init::Program] {
             for launch in [Launch::Image, Launch::Copy] {
                 let mut builders = vec![sandbox(), sandbox().ids(0, 0)];
@@ -84,7 +88,10 @@ mod tests {
                         for kind in ["Uid", "Gid"] {
                             let ids = host_ids(pid, kind);
                             let fine = |id: &u32| if is_root() { *id >= 0x7000_0000 } else { *id == own };
-                            assert!(ids.len() == 4 && ids.iter().all(fine), "{kind} {ids:?} {init:?} {launch:?}");
+                            assert!(
+                                ids.len() == 4 && ids.iter().all(fine),
+                                "{kind} {ids:?} {init:?} {launch:?}"
+                            );
                         }
                     }
                     assert_eq!(child.enforcement().host_uid, host_ids(child.id(), "Uid").first().copied());
@@ -114,7 +121,7 @@ mod tests {
 
     #[test]
     fn keeping_host_root_is_a_named_weakening() {
-        let own = nix::unistd::getuid().as_raw();
+        let own = getuid().as_raw();
         let child = living(&build(sandbox().keep_host_root()));
         assert_eq!(host_ids(child.id(), "Uid"), [own; 4]);
         assert_eq!(child.enforcement().host_uid, Some(own));
@@ -187,10 +194,12 @@ mod tests {
         if is_root() {
             skip!(NAME, "root writes ranges itself");
         }
-        let user = nix::unistd::User::from_uid(nix::unistd::getuid()).expect("user").map_or_else(String::new, |u| u.name);
+        let user = User::from_uid(getuid()).expect("user").map_or_else(String::new, |u| u.name);
         let first = |file: &str| {
             let text = fs::read_to_string(file).unwrap_or_default();
-            let line = text.lines().find_map(|line| line.strip_prefix(&user)?.strip_prefix(':').map(str::to_owned))?;
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(&user)?.strip_prefix(':').map(str::to_owned))?;
             let (first, count) = line.split_once(':')?;
             (count.parse::<u32>().ok()? >= 1_100).then_some(first.parse::<u32>().ok()?)
         };
@@ -214,10 +223,11 @@ mod tests {
         if !is_root() {
             assert_eq!(sh(&sandbox, "cat /proc/self/setgroups"), "deny");
         }
-        let attempt = "import os\ntry:\n os.setgroups([]); print('DONE')\nexcept PermissionError:\n print('refused')";
+        let attempt =
+            "import os\ntry:\n os.setgroups([]); print('DONE')\nexcept PermissionError:\n print('refused')";
         assert_eq!(python(&sandbox, attempt), "refused");
         // Groups that an unprivileged caller has cannot be dropped; the report names them.
-        let mut own: Vec<u32> = nix::unistd::getgroups().expect("groups").iter().map(|gid| gid.as_raw()).collect();
+        let mut own: Vec<u32> = getgroups().expect("groups").iter().map(|gid| gid.as_raw()).collect();
         if is_root() {
             own.clear();
         }
@@ -234,7 +244,10 @@ mod tests {
 
     #[test]
     fn bad_ids_are_mistakes() {
-        assert_eq!(sandbox().ids(u32::MAX, 0).policy().expect_err("a mistake").mistakes(), [Mistake::InvalidId]);
+        assert_eq!(
+            sandbox().ids(u32::MAX, 0).policy().expect_err("a mistake").mistakes(),
+            [Mistake::InvalidId]
+        );
         let overlap = vec![
             IdRange { inside: 0, outside: 100_000, count: 10 },
             IdRange { inside: 5, outside: 200_000, count: 10 },
@@ -285,14 +298,19 @@ mod tests {
     }
 
     fn own_id() -> PathBuf {
-        nix::unistd::getuid().to_string().into()
+        getuid().to_string().into()
     }
 
     #[test]
     fn root_of_a_user_namespace_is_not_taken_for_host_root() {
         const NAME: &str = "root_of_a_user_namespace_is_not_taken_for_host_root";
         if !is_inside(NAME) {
-            return rerun(NAME, &["unshare", "--user", "--map-root-user"], "exec \"$@\"", &[("HOST", &own_id())]);
+            return rerun(
+                NAME,
+                &["unshare", "--user", "--map-root-user"],
+                "exec \"$@\"",
+                &[("HOST", &own_id())],
+            );
         }
         alone();
     }

@@ -8,15 +8,16 @@ mod tests {
     use std::fs::{self, File};
     use std::os::unix::fs::symlink;
     use std::path::{Path, PathBuf};
+    use std::process::Command;
 
     use ringfence::{
-        Access, Builder, Execution, FileItem, Mistake, Mount, MountKind, NamespaceSets, Namespaces, ProcMount,
-        ProcRung, Root, Sandbox, Step, Submounts, Tmpfs,
+        Access, Builder, Execution, FileItem, Mistake, Mount, MountKind, NamespaceSets, Namespaces,
+        ProcMount, ProcRung, Root, Sandbox, Step, Submounts, Tmpfs,
     };
 
     use super::support::{
         Scratch, build, handed, is_inside, is_root, mode, mountinfo, python, refused, rerun_with_mounts,
-        run_sh, sandbox, sh, skip, static_program,
+        rerun_without, run_sh, sandbox, sh, skip, static_program,
     };
 
     /// Every namespace but the user namespace, for what is different with it.
@@ -57,7 +58,10 @@ mod tests {
         let lines = mountinfo(&sh(&read_only, "cat /proc/self/mountinfo"));
         let below: Vec<_> = lines.iter().filter(|line| line.at.starts_with("/data")).collect();
         assert_eq!(below.len(), 3, "{below:?}");
-        assert!(below.iter().all(|line| line.has("ro") && line.has("nosuid") && line.has("nodev")), "{below:?}");
+        assert!(
+            below.iter().all(|line| line.has("ro") && line.has("nosuid") && line.has("nodev")),
+            "{below:?}"
+        );
         let read_write = build(sandbox().bind(&tree, "/data", Access::ReadWrite));
         assert_eq!(sh(&read_write, "echo hi > /data/sub/deep/new; cat /data/sub/deep/new"), "hi");
         assert_eq!(fs::read_to_string(tree.join("sub/deep/new")).expect("new"), "hi\n");
@@ -101,7 +105,10 @@ mod tests {
         let (a, b) = (scratch.file("a", "contents"), scratch.file("b", ""));
         let builder = sandbox().bind(&a, "/etc/a", Access::ReadOnly).bind(&b, "/etc/b", Access::ReadWrite);
         let sandbox = build(builder);
-        assert_eq!(sh(&sandbox, "cat /etc/a; echo w > /etc/b; echo w 2>/dev/null > /etc/a || true"), "contents");
+        assert_eq!(
+            sh(&sandbox, "cat /etc/a; echo w > /etc/b; echo w 2>/dev/null > /etc/a || true"),
+            "contents"
+        );
         assert_eq!(fs::read_to_string(b).expect("b"), "w\n");
         assert_eq!(fs::read_to_string(a).expect("a"), "contents");
     }
@@ -117,7 +124,10 @@ mod tests {
         scratch.directory("tree");
         let sandbox = build(sandbox().mount(Mount::bind_fd(open, "/data")));
         for _ in 0..2 {
-            assert_eq!(sh(&sandbox, "cat /data/file; touch /data/x 2>/dev/null && echo WROTE; true"), "by fd");
+            assert_eq!(
+                sh(&sandbox, "cat /data/file; touch /data/x 2>/dev/null && echo WROTE; true"),
+                "by fd"
+            );
         }
     }
 
@@ -170,9 +180,14 @@ mod tests {
         assert_eq!(sh(&sandbox, "stat -c %a /small /mine"), "1777\n700");
         let (code, _, err) = run_sh(&sandbox, "dd if=/dev/zero of=/small/f bs=64k count=17 2>&1 >/dev/null");
         assert_ne!(code, 0, "{err}");
-        assert_eq!(sh(&sandbox, "dd if=/dev/zero of=/small/f bs=64k count=64 2>/dev/null; stat -c %s /small/f"),
-            (1 << 20).to_string());
-        let made = sh(&sandbox, "for i in $(seq 40); do touch /small/$i 2>/dev/null || break; done; ls /small | wc -l");
+        assert_eq!(
+            sh(&sandbox, "dd if=/dev/zero of=/small/f bs=64k count=64 2>/dev/null; stat -c %s /small/f"),
+            (1 << 20).to_string()
+        );
+        let made = sh(
+            &sandbox,
+            "for i in $(seq 40); do touch /small/$i 2>/dev/null || break; done; ls /small | wc -l",
+        );
         assert!(made.parse::<u32>().expect("number") <= 15, "{made}");
     }
 
@@ -203,7 +218,9 @@ mod tests {
     /// The host's programs and nothing else.
     fn programs() -> Builder {
         let paths = ["/usr", "/bin", "/lib", "/lib64"];
-        paths.iter().fold(Sandbox::builder(), |builder, path| builder.mount(Mount::bind(*path, *path).mirror()))
+        paths
+            .iter()
+            .fold(Sandbox::builder(), |builder, path| builder.mount(Mount::bind(*path, *path).mirror()))
     }
 
     #[test]
@@ -219,7 +236,8 @@ mod tests {
     fn minimal_dev_holds_exactly_these() {
         let sandbox = build(sandbox());
         let mut expected = vec![
-            "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero",
+            "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "urandom",
+            "zero",
         ];
         if Path::new("/dev/tty").try_exists().expect("tty") {
             expected.push("tty");
@@ -231,7 +249,8 @@ mod tests {
             head -c 4 /dev/urandom | wc -c; echo x 2>/dev/null > /dev/full || echo full; \
             touch /dev/x 2>/dev/null || echo sealed";
         let numbers = "/dev/null 1:3\n/dev/zero 1:5\n/dev/full 1:7\n/dev/random 1:8\n/dev/urandom 1:9";
-        let expected = format!("{numbers}\npts/ptmx\n/proc/self/fd\n/proc/self/fd/0\n1777\nx\n4\nfull\nsealed");
+        let expected =
+            format!("{numbers}\npts/ptmx\n/proc/self/fd\n/proc/self/fd/0\n1777\nx\n4\nfull\nsealed");
         assert_eq!(sh(&sandbox, script), expected);
     }
 
@@ -328,7 +347,8 @@ mod tests {
     fn root_is_read_only_unless_asked() {
         let script = "touch /x 2>/dev/null && echo WROTE; mkdir /etc/x 2>/dev/null && echo WROTE; true";
         assert_eq!(sh(&build(sandbox()), script), "");
-        let root = Root::Empty { tmpfs: Tmpfs { mode: 0o777, ..Tmpfs::default() }, access: Access::ReadWrite };
+        let root =
+            Root::Empty { tmpfs: Tmpfs { mode: 0o777, ..Tmpfs::default() }, access: Access::ReadWrite };
         assert_eq!(sh(&build(sandbox().root(root)), "touch /x && ls /x"), "/x");
     }
 
@@ -340,11 +360,7 @@ mod tests {
         }
         let script = "for p in sh ls cat touch; do f=$(command -v $p); cp $f \"$1/bin/$p\"; ldd $f; done \
             | grep -o '/[^ ]*' | sort -u | while read l; do mkdir -p \"$1$(dirname $l)\"; cp -L $l \"$1$l\"; done";
-        std::process::Command::new("sh")
-            .args(["-ec", script, "sh"])
-            .arg(root)
-            .status()
-            .is_ok_and(|status| status.success())
+        Command::new("sh").args(["-ec", script, "sh"]).arg(root).status().is_ok_and(|status| status.success())
     }
 
     #[test]
@@ -354,9 +370,8 @@ mod tests {
         assert!(assemble(&root));
         mode(&root.join("data"), 0o777);
         let script = "ls /; touch /data/x 2>/dev/null && echo WROTE; echo $$ > /tmp/t && cat /proc/self/comm";
-        let tree = |access| {
-            Sandbox::builder().root_directory(&root, access).proc().dev().tmpfs("/tmp", 1 << 20)
-        };
+        let tree =
+            |access| Sandbox::builder().root_directory(&root, access).proc().dev().tmpfs("/tmp", 1 << 20);
         let seen = sh(&build(tree(Access::ReadOnly)), script);
         let listed = "bin\ndata\ndev\netc\nlib\nlib64\nproc\ntmp";
         assert!(seen.ends_with("cat") && !seen.contains("WROTE"), "{seen}");
@@ -436,5 +451,19 @@ mod tests {
             .bind(scratch.at("link"), "/t/followed", Access::ReadOnly)
             .mount(Mount::bind(scratch.at("link"), "/t/mirrored").mirror());
         assert_eq!(sh(&build(builder), "cat /t/followed; echo; readlink /t/mirrored"), "real\nreal");
+    }
+
+    #[test]
+    fn older_kernels_give_the_same() {
+        rerun_without(
+            "older_kernels_give_the_same",
+            &[
+                "OPENAT2",
+                "CLONE_TREES",
+                "MOUNT_SETATTR,CLONE_TREES",
+                "MOUNT_API,MOUNT_SETATTR,CLONE_TREES",
+                "MOUNT_API,MOUNT_SETATTR,CLONE_TREES,OPENAT2,CLOSE_RANGE,CLONE3,KEYCTL,PROC_SUBSET_PID",
+            ],
+        );
     }
 }

@@ -14,11 +14,16 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
-    use ringfence::{Access, Builder, Error, Mount, MountKind, NamespaceSets, Namespaces, Sandbox, Tmpfs};
+    use nix::fcntl::{OFlag, open};
+    use nix::sys::stat::Mode;
+    use ringfence::{
+        Access, Builder, Error, FileItem, Mount, MountKind, NamespaceSets, Namespaces, ProcMount, Sandbox,
+        Stdio as Stream, Tmpfs,
+    };
 
     use super::support::{
-        MountLine, Scratch, build, handed, is_inside, is_root, mountinfo, rerun_with_mounts, run_sh, sandbox, sh,
-        snapshot,
+        MountLine, Scratch, build, compile, handed, is_inside, is_root, mountinfo, rerun_with_mounts,
+        rerun_without, run_sh, sandbox, sh, snapshot,
     };
 
     /// With a user namespace and, where the caller can do without, without one.
@@ -31,8 +36,9 @@ mod tests {
     }
 
     /// Runs, or is refused: either is fine where only the host counts.
+    #[expect(clippy::needless_pass_by_value, reason = "a builder is made to be used up")]
     fn run_or_refuse(builder: Builder, script: &str) -> Result<(), Error> {
-        builder.build()?.command("sh").args(["-c", script]).output().map(drop)
+        compile(&builder)?.command("sh").args(["-c", script]).output().map(drop)
     }
 
     #[test]
@@ -58,7 +64,8 @@ mod tests {
                             .directory(outside.join("dir"))
                             .file(outside.join("file"), "inside")
                             .bind(&tree, "/data", Access::ReadWrite);
-                        let script = format!("echo w > {target}/x; echo w > {target}; mkdir {target}/y; true");
+                        let script =
+                            format!("echo w > {target}/x; echo w > {target}; mkdir {target}/y; true");
                         let result = run_or_refuse(data.mount(mount.over()), &script);
                         ran += u32::from(result.is_ok());
                         assert_eq!(snapshot(&outside), before, "{to:?} {shown} {result:?}");
@@ -75,7 +82,7 @@ mod tests {
     fn items(scratch: &Scratch, target: &str) -> Vec<Mount> {
         let file = scratch.file("source", "source");
         let below = format!("{target}/below");
-        let file_item = ringfence::FileItem { contents: b"inside".to_vec(), mode: 0o444 };
+        let file_item = FileItem { contents: b"inside".to_vec(), mode: 0o444 };
         vec![
             Mount::tmpfs(target, Tmpfs { mode: 0o1777, ..Tmpfs::default() }),
             Mount::tmpfs(&below, Tmpfs::default()),
@@ -83,7 +90,7 @@ mod tests {
             Mount::bind(&file, target).access(Access::ReadWrite),
             Mount::bind(&file, below.as_str()),
             Mount::new(target, MountKind::Dev),
-            Mount::new(target, MountKind::Proc(ringfence::ProcMount::default())),
+            Mount::new(target, MountKind::Proc(ProcMount::default())),
             Mount::new(target, MountKind::Mask),
             Mount::new(target, MountKind::File(file_item.clone())),
             Mount::new(&below, MountKind::File(file_item)),
@@ -126,7 +133,8 @@ mod tests {
         }
         symlink(outside.join("passwd"), root.join("file")).expect("symlink");
         for sets in both() {
-            let base = || Sandbox::builder().namespaces(sets.clone()).root_directory(&root, Access::ReadWrite);
+            let base =
+                || Sandbox::builder().namespaces(sets.clone()).root_directory(&root, Access::ReadWrite);
             for builder in [
                 base().tmpfs("/tmp", 1 << 20),
                 base().tmpfs("/tmp", 1 << 20).file("/tmp/x", "x"),
@@ -174,12 +182,18 @@ mod tests {
                     .namespaces(sets)
                     .bind(&tree, "/data", Access::ReadWrite)
                     .mount(Mount::tmpfs("/data/swap/sub", Tmpfs { mode: 0o1777, ..Tmpfs::default() }))
-                    .mount(Mount::bind(scratch.at("tree/swap/sub"), "/other").if_exists().access(Access::ReadWrite));
+                    .mount(
+                        Mount::bind(scratch.at("tree/swap/sub"), "/other")
+                            .if_exists()
+                            .access(Access::ReadWrite),
+                    );
                 for _ in 0..60 / both().len() {
                     let script = "echo w > /data/swap/sub/x; mkdir /data/swap/sub/y";
                     match run_or_refuse(builder.clone(), script) {
                         Ok(()) => ran.store(true, Ordering::Relaxed),
-                        Err(error) => assert!(error.raw_os_error().is_some() || !error.to_string().is_empty()),
+                        Err(error) => {
+                            assert!(error.raw_os_error().is_some() || !error.to_string().is_empty())
+                        }
                     }
                 }
             }
@@ -215,9 +229,10 @@ mod tests {
                     .bind(&tree, "/data", Access::ReadWrite)
                     .mount(Mount::tmpfs("/data/in", Tmpfs::default()));
                 let sandbox = build(builder);
-                let script = "cat /proc/self/mountinfo; echo; read x; ls -A /data/host; cat /proc/self/mountinfo";
+                let script =
+                    "cat /proc/self/mountinfo; echo; read x; ls -A /data/host; cat /proc/self/mountinfo";
                 let mut command = sandbox.command("sh");
-                command.args(["-c", script]).stdin(ringfence::Stdio::piped()).stdout(ringfence::Stdio::piped());
+                command.args(["-c", script]).stdin(Stream::piped()).stdout(Stream::piped());
                 command.spawn().unwrap_or_else(|error| panic!("{error:#}"))
             })
             .collect();
@@ -250,7 +265,9 @@ mod tests {
                     // The system preset binds each path to its own name.
                     if fs::symlink_metadata(target).is_ok_and(|found| !found.is_symlink()) {
                         all.insert(target.to_path_buf());
-                        all.extend(host.iter().map(|line| line.at.clone()).filter(|at| at.starts_with(target)));
+                        all.extend(
+                            host.iter().map(|line| line.at.clone()).filter(|at| at.starts_with(target)),
+                        );
                     }
                 }
                 MountKind::Tmpfs(_) => {
@@ -262,7 +279,8 @@ mod tests {
                 }
                 MountKind::Dev => {
                     let nodes = ["null", "zero", "full", "random", "urandom", "tty", "shm", "pts"];
-                    let there = |name: &&str| *name != "tty" || Path::new("/dev/tty").try_exists().is_ok_and(|y| y);
+                    let there =
+                        |name: &&str| *name != "tty" || Path::new("/dev/tty").try_exists().is_ok_and(|y| y);
                     all.insert(target.to_path_buf());
                     all.extend(nodes.iter().filter(|name| there(name)).map(|name| target.join(name)));
                 }
@@ -275,8 +293,21 @@ mod tests {
     #[test]
     fn only_declared_mounts_are_there() {
         let covered = [
-            "sys", "sysrq-trigger", "irq", "bus", "fs", "kcore", "keys", "key-users", "timer_list", "latency_stats",
-            "sched_debug", "kpagecount", "acpi", "asound", "scsi",
+            "sys",
+            "sysrq-trigger",
+            "irq",
+            "bus",
+            "fs",
+            "kcore",
+            "keys",
+            "key-users",
+            "timer_list",
+            "latency_stats",
+            "sched_debug",
+            "kpagecount",
+            "acpi",
+            "asound",
+            "scsi",
         ];
         for sets in both() {
             let sandbox = build(sandbox().namespaces(sets));
@@ -295,7 +326,9 @@ mod tests {
     fn flags(lines: &[MountLine]) {
         for line in lines {
             assert!(line.has("nosuid"), "{line:?}");
-            let device = line.at.starts_with("/dev") && line.at != Path::new("/dev/shm") && line.at != Path::new("/dev");
+            let device = line.at.starts_with("/dev")
+                && line.at != Path::new("/dev/shm")
+                && line.at != Path::new("/dev");
             assert!(device || line.has("nodev"), "{line:?}");
             let own = ["/tmp", "/run", "/home", "/proc", "/dev/shm", "/dev/pts"].map(Path::new);
             assert!(line.has("ro") || own.contains(&line.at.as_path()) || device, "{line:?}");
@@ -334,9 +367,9 @@ mod tests {
             .output()
             .expect("rerun");
         assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
-        let open = nix::fcntl::open("/", nix::fcntl::OFlag::O_DIRECTORY, nix::sys::stat::Mode::empty()).expect("/");
+        let directory = open("/", OFlag::O_DIRECTORY, Mode::empty()).expect("/");
         let fds = sh(&build(sandbox()), "ls /proc/self/fd");
-        drop(open);
+        drop(directory);
         // ls itself has the directory open.
         assert_eq!(fds, "0\n1\n2\n3");
         drop(file);
@@ -362,12 +395,30 @@ mod tests {
             let failing = base().bind(scratch.at("gone"), "/gone", Access::ReadOnly);
             assert!(run_or_refuse(failing, "true").is_err());
             let late = base().mount(Mount::tmpfs("/data/absent", Tmpfs::default()));
-            assert!(run_or_refuse(late, "true").is_err(), "a mount point that does not exist in a tree of the host");
+            assert!(
+                run_or_refuse(late, "true").is_err(),
+                "a mount point that does not exist in a tree of the host"
+            );
         }
         assert_eq!((names(&cwd), names(&source), mounts()), before);
         for place in ["/tmp", "/run", "/dev/shm", "/var/tmp", "/"].map(Path::new) {
-            let left: Vec<_> = names(place).into_iter().filter(|n| n.to_string_lossy().contains("ringfence")).collect();
+            let left: Vec<_> =
+                names(place).into_iter().filter(|n| n.to_string_lossy().contains("ringfence")).collect();
             assert!(left.is_empty(), "{place:?} {left:?}");
         }
+    }
+
+    #[test]
+    fn older_kernels_give_the_same() {
+        rerun_without(
+            "older_kernels_give_the_same",
+            &[
+                "OPENAT2",
+                "CLONE_TREES",
+                "MOUNT_SETATTR,CLONE_TREES",
+                "MOUNT_API,MOUNT_SETATTR,CLONE_TREES",
+                "MOUNT_API,MOUNT_SETATTR,CLONE_TREES,OPENAT2,CLOSE_RANGE,CLONE3,KEYCTL,PROC_SUBSET_PID",
+            ],
+        );
     }
 }

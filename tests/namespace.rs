@@ -13,12 +13,17 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use ringfence::{
-        Builder, Cause, ErrorKind, Init, Launch, Mistake, NamespaceSets, Namespaces, Sandbox, Step, TimeOffsets,
+        Builder, Cause, ErrorKind, Init, Launch, Mistake, NamespaceSets, Namespaces, Sandbox,
+        Stdio as Stream, Step, TimeOffsets,
     };
 
     use super::support::{
         Scratch, build, is_inside, is_root, python, refused, rerun, run_python, run_sh, sandbox, sh, skip,
     };
+
+    fn plain() -> Builder {
+        sandbox()
+    }
 
     const NAMES: [&str; 8] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time"];
 
@@ -28,7 +33,8 @@ mod tests {
     }
 
     fn inside(sandbox: &Sandbox) -> BTreeMap<&'static str, String> {
-        let out = sh(sandbox, "for n in user mnt pid net ipc uts cgroup time; do readlink /proc/self/ns/$n; done");
+        let out =
+            sh(sandbox, "for n in user mnt pid net ipc uts cgroup time; do readlink /proc/self/ns/$n; done");
         NAMES.into_iter().zip(out.lines().map(str::to_owned)).collect()
     }
 
@@ -50,10 +56,11 @@ mod tests {
         let sandbox = build(sandbox());
         // Both live at once: an inode number can come back.
         let mut command = sandbox.command("cat");
-        let first = command.stdin(ringfence::Stdio::piped()).spawn().unwrap_or_else(|error| panic!("{error:#}"));
+        let first = command.stdin(Stream::piped()).spawn().unwrap_or_else(|error| panic!("{error:#}"));
         let second = inside(&sandbox);
         for state in &first.enforcement().namespaces {
-            let (_, name) = Namespaces::NAMES.into_iter().find(|(kind, _)| *kind == state.kind).expect("name");
+            let (_, name) =
+                Namespaces::NAMES.into_iter().find(|(kind, _)| *kind == state.kind).expect("name");
             let inode = format!("{name}:[{}]", state.inode.expect("inode"));
             assert_eq!(state.shared, Some(name == "time"), "{name}");
             assert_eq!(second[name] == inode, name == "time", "{name} {inode}");
@@ -62,14 +69,18 @@ mod tests {
 
     #[test]
     fn host_and_domain_name_are_as_given() {
-        let (host, domain) = (sh_host("uname -n"), fs::read_to_string("/proc/sys/kernel/domainname").expect("domain"));
+        let (host, domain) =
+            (sh_host("uname -n"), fs::read_to_string("/proc/sys/kernel/domainname").expect("domain"));
         let sandbox = build(sandbox().hostname("box").domain_name("example"));
-        assert_eq!(sh(&sandbox, "uname -n; cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname"),
-            "box\nbox\nexample");
-        assert_eq!(sh(&build(super::support::sandbox()), "uname -n"), "sandbox");
+        assert_eq!(
+            sh(&sandbox, "uname -n; cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname"),
+            "box\nbox\nexample"
+        );
+        assert_eq!(sh(&build(plain()), "uname -n"), "sandbox");
         assert_eq!(sh_host("uname -n"), host);
         assert_eq!(fs::read_to_string("/proc/sys/kernel/domainname").expect("domain"), domain);
-        let change = "import socket\ntry:\n socket.sethostname('x')\nexcept PermissionError:\n print('refused')";
+        let change =
+            "import socket\ntry:\n socket.sethostname('x')\nexcept PermissionError:\n print('refused')";
         assert_eq!(python(&sandbox, change), "refused");
     }
 
@@ -192,10 +203,16 @@ mod tests {
 
     #[test]
     fn single_namespaces_can_be_left_out() {
-        for (left, name) in [(Namespaces::IPC, "ipc"), (Namespaces::UTS, "uts"), (Namespaces::CGROUP, "cgroup")] {
+        for (left, name) in
+            [(Namespaces::IPC, "ipc"), (Namespaces::UTS, "uts"), (Namespaces::CGROUP, "cgroup")]
+        {
             let seen = inside(&build(sandbox().namespaces(Namespaces::STANDARD.difference(left))));
             for other in NAMES {
-                assert_eq!(seen[other] == own(other), other == name || other == "time", "{other} without {name}");
+                assert_eq!(
+                    seen[other] == own(other),
+                    other == name || other == "time",
+                    "{other} without {name}"
+                );
             }
         }
     }
@@ -289,6 +306,30 @@ mod tests {
     }
 
     #[test]
+    fn a_set_that_is_refused_after_the_clone_falls_through_too() {
+        const NAME: &str = "a_set_that_is_refused_after_the_clone_falls_through_too";
+        if !is_inside(NAME) {
+            // The time namespace is made by the child itself, later.
+            let script = "echo 0 > /proc/sys/user/max_time_namespaces; exec \"$@\"";
+            return rerun(NAME, &["unshare", "--user", "--map-root-user"], script, &[]);
+        }
+        let sets = [Namespaces::STANDARD | Namespaces::TIME, Namespaces::STANDARD];
+        let offsets = TimeOffsets { monotonic: 5, boottime: 5 };
+        let sandbox = build(here().time_offsets(offsets).namespaces(sets));
+        let child = sandbox.command("true").spawn().unwrap_or_else(|error| panic!("{error:#}"));
+        let attempts = &child.enforcement().attempts;
+        let refusal = attempts[0].refused.as_ref().expect("refused");
+        assert_eq!((refusal.step, refusal.errno), (Step::Time, libc::ENOSPC));
+        let limit =
+            |cause: &Cause| matches!(cause, Cause::NamespaceLimit { sysctl: "user.max_time_namespaces", .. });
+        assert!(refusal.causes.iter().any(limit), "{refusal:?}");
+        assert_eq!(inside(&sandbox)["time"], own("time"));
+        drop(child);
+        let error = refused(here().time_offsets(offsets));
+        assert_eq!((error.step(), error.raw_os_error()), (Step::Time, Some(libc::ENOSPC)), "{error:#}");
+    }
+
+    #[test]
     fn a_fresh_proc_under_a_covered_one_is_explained() {
         const NAME: &str = "a_fresh_proc_under_a_covered_one_is_explained";
         if !is_inside(NAME) {
@@ -304,11 +345,13 @@ mod tests {
     #[test]
     fn the_floor_is_respected() {
         let sets = NamespaceSets::new([Namespaces::STANDARD, Namespaces::PID]).floor(Namespaces::NET);
-        let mistakes = Sandbox::builder().namespaces(sets).policy().expect_err("a mistake").mistakes().to_vec();
+        let mistakes =
+            Sandbox::builder().namespaces(sets).policy().expect_err("a mistake").mistakes().to_vec();
         let below = Mistake::SetBelowFloor { set: "{pid}".to_owned(), floor: "{net}".to_owned() };
         assert!(mistakes.contains(&below), "{mistakes:?}");
         let none = NamespaceSets::new([]);
-        let mistakes = Sandbox::builder().namespaces(none).policy().expect_err("a mistake").mistakes().to_vec();
+        let mistakes =
+            Sandbox::builder().namespaces(none).policy().expect_err("a mistake").mistakes().to_vec();
         assert_eq!(mistakes, [Mistake::NoNamespaceSet]);
         let time = Sandbox::builder().namespaces(Namespaces::all());
         let mistakes = time.policy().expect_err("a mistake").mistakes().to_vec();

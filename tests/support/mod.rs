@@ -11,10 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ringfence::{Builder, Error, Outcome, Sandbox, Verdict};
+use nix::unistd::{geteuid, getgid, getuid};
+use ringfence::{Builder, Error, Features, Host, Outcome, Result, Sandbox, Verdict};
 
 /// Set, to the test's name, in a re-run of a single test.
 const INSIDE: &str = "RINGFENCE_TEST_INSIDE";
+/// Features that a re-run takes away from what this machine has, by name.
+const WITHOUT: &str = "RINGFENCE_TEST_WITHOUT";
 
 /// Names a test that cannot run here, with the reason, whatever becomes of captured output; and returns from it.
 macro_rules! skip {
@@ -35,20 +38,34 @@ pub(crate) fn sandbox() -> Builder {
     Sandbox::builder().system_read_only()
 }
 
+/// This machine, less what a re-run is to do without.
+fn host() -> Host {
+    let without = env::var(WITHOUT).unwrap_or_default();
+    let names = without.split(',').filter(|name| !name.is_empty());
+    let features = names.map(|name| Features::from_name(name).expect("a feature"));
+    Host::probe().without_features(features.collect())
+}
+
+/// Checks and compiles.
+pub(crate) fn compile(builder: &Builder) -> Result<Sandbox> {
+    Sandbox::new(builder.policy()?, host())
+}
+
 /// Builds, or fails with the whole error.
+#[expect(clippy::needless_pass_by_value, reason = "a builder is made to be used up")]
 pub(crate) fn build(builder: Builder) -> Sandbox {
-    builder.build().unwrap_or_else(|error| panic!("build: {error:#}"))
+    compile(&builder).unwrap_or_else(|error| panic!("build: {error:#}"))
 }
 
 /// Code, stdout, stderr of a program that ran; 128 and the signal where one ended it.
 pub(crate) type Ran = (i32, String, String);
 
-fn ran(outcome: Result<Outcome, Error>) -> Ran {
+fn ran(outcome: Result<Outcome>) -> Ran {
     let outcome = outcome.unwrap_or_else(|error| panic!("spawn: {error:#}"));
     let code = match outcome.verdict() {
         Verdict::Exited(code) => code,
         Verdict::Signaled { signal, .. } => 128 + signal,
-        other => panic!("{other}"),
+        verdict @ (Verdict::Killed | Verdict::Lost | _) => panic!("{verdict}"),
     };
     (code, text(&outcome.stdout), text(&outcome.stderr))
 }
@@ -82,8 +99,9 @@ pub(crate) fn python(sandbox: &Sandbox, script: &str) -> String {
 }
 
 /// The error of a spawn that has to fail.
+#[expect(clippy::needless_pass_by_value, reason = "a builder is made to be used up")]
 pub(crate) fn refused(builder: Builder) -> Error {
-    match builder.build() {
+    match compile(&builder) {
         Err(error) => error,
         Ok(sandbox) => match sandbox.command("/bin/true").output() {
             Err(error) => error,
@@ -94,7 +112,7 @@ pub(crate) fn refused(builder: Builder) -> Error {
 
 /// Whether this process is root in its user namespace.
 pub(crate) fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
+    geteuid().is_root()
 }
 
 /// A directory of the host's with a name of its own, gone at the end. Everyone may enter it.
@@ -200,12 +218,30 @@ fn rerun_output(test: &str, wrapper: &[&str], script: &str, variables: &[(&str, 
 /// Runs one test again in a mount namespace of its own, after `script` has mounted what it wants there, as the caller that
 /// this process is: root stays root, and another user is that user again in a user namespace that does not own the mounts.
 pub(crate) fn rerun_with_mounts(test: &str, script: &str, variables: &[(&str, &Path)]) {
-    let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
+    let (uid, gid) = (getuid(), getgid());
     if is_root() {
         return rerun(test, &["unshare", "--mount"], &format!("{script}\nexec \"$@\""), variables);
     }
     let back = format!("{script}\nexec unshare --user --map-user={uid} --map-group={gid} \"$@\"");
     rerun(test, &["unshare", "--user", "--map-root-user", "--mount"], &back, variables);
+}
+
+/// Runs every other test of this binary again, as on kernels without these calls; `myself` is the test that asks.
+pub(crate) fn rerun_without(myself: &str, features: &[&str]) {
+    if env::var_os(WITHOUT).is_some() {
+        return;
+    }
+    let mut failures = String::new();
+    for without in features {
+        let mut command = Command::new(env::current_exe().expect("current_exe"));
+        command.args(["--skip", myself]).env(WITHOUT, without).env("RUST_BACKTRACE", "0");
+        let output = command.output().expect("rerun");
+        if !output.status.success() {
+            let (out, err) = (text(&output.stdout), text(&output.stderr));
+            failures.push_str(&format!("without {without}:\n{out}\n{err}\n"));
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
 }
 
 /// A path that `rerun` handed over.
