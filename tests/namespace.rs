@@ -8,9 +8,10 @@ mod tests {
     use std::collections::BTreeMap;
     use std::fs;
     use std::io::{BufRead, BufReader};
+    use std::net::TcpListener;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixListener};
-    use std::process::{Command, Stdio};
+    use std::process::{self, Command, Stdio};
 
     use ringfence::{
         Builder, Cause, ErrorKind, Init, Launch, Mistake, NamespaceSets, Namespaces, Sandbox,
@@ -102,7 +103,7 @@ mod tests {
 
     #[test]
     fn the_hosts_loopback_is_another() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let port = listener.local_addr().expect("address").port();
         let script = format!("import socket; socket.create_connection(('127.0.0.1', {port}), 3)");
         let (code, _, err) = run_python(&build(sandbox()), &script);
@@ -114,7 +115,7 @@ mod tests {
 
     #[test]
     fn abstract_sockets_of_the_host_are_out_of_reach() {
-        let name = format!("ringfence-test-{}", std::process::id());
+        let name = format!("ringfence-test-{}", process::id());
         let address = SocketAddr::from_abstract_name(name.as_bytes()).expect("address");
         let listener = UnixListener::bind_addr(&address).expect("bind");
         let script = format!("import socket; socket.socket(socket.AF_UNIX).connect('\\0{name}')");

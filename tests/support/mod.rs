@@ -1,6 +1,12 @@
 //! What the integration tests share: sandboxes, payloads, scratch directories, re-runs of a test in other namespaces.
 //! It must not assert anything of its own about a sandbox.
-#![allow(dead_code, clippy::allow_attributes, reason = "every test file takes what it needs")]
+#![allow(
+    dead_code,
+    unused_macros,
+    unused_imports,
+    clippy::allow_attributes,
+    reason = "every test file takes what it needs"
+)]
 
 use std::collections::BTreeMap;
 use std::env;
@@ -11,8 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use bitflags::Flags;
 use nix::unistd::{geteuid, getgid, getuid};
-use ringfence::{Builder, Error, Features, Host, Outcome, Result, Sandbox, Verdict};
+use ringfence::{Builder, Error, Host, Outcome, Result, Sandbox, Verdict};
 
 /// Set, to the test's name, in a re-run of a single test.
 const INSIDE: &str = "RINGFENCE_TEST_INSIDE";
@@ -40,10 +47,21 @@ pub(crate) fn sandbox() -> Builder {
 
 /// This machine, less what a re-run is to do without.
 fn host() -> Host {
+    let host = Host::probe();
     let without = env::var(WITHOUT).unwrap_or_default();
-    let names = without.split(',').filter(|name| !name.is_empty());
-    let features = names.map(|name| Features::from_name(name).expect("a feature"));
-    Host::probe().without_features(features.collect())
+    let absent = named(host.features(), &without);
+    host.without_features(absent)
+}
+
+/// Whether this is a re-run without that feature.
+pub(crate) fn lacks(feature: &str) -> bool {
+    env::var(WITHOUT).is_ok_and(|without| without.split(',').any(|name| name == feature))
+}
+
+/// The flags with these names, of the type of `one`.
+fn named<F: Flags>(_one: F, names: &str) -> F {
+    let names = names.split(',').filter(|name| !name.is_empty());
+    names.fold(F::empty(), |all, name| all.union(F::from_name(name).expect("a feature")))
 }
 
 /// Checks and compiles.
