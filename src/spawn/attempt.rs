@@ -7,6 +7,7 @@ use std::result::Result as StdResult;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::act::carry_out;
 use super::brief::Brief;
 use super::enforcement::{Enforcement, LaunchMethod};
 use super::explain::{Death, Region, causes, explain};
@@ -349,8 +350,11 @@ fn confine(
     }
     match parent.hear(deadline)? {
         Heard::Message(Message::Ready, program) => {
+            let refused = carry_out(&plan.acts, program)?;
             let pids = (parent.pid(), program);
-            Ok((verify::read_back(plan, &fence.policy, pids, parent.brief(), sources)?, program))
+            let mut report = verify::read_back(plan, &fence.policy, pids, parent.brief(), sources)?;
+            report.missing.extend(refused);
+            Ok((report, program))
         }
         Heard::Message(..) => {
             Err(Error::new(ErrorKind::Setup, Step::Gate, "socket").detail("the child said something else"))
