@@ -4,6 +4,7 @@
 mod tests {
     use std::ffi::OsStr;
     use std::fs::{self, DirBuilder, File, Permissions};
+    use std::io::{BufRead, BufReader};
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     use std::os::unix::process::ExitStatusExt;
     use std::path::{Path, PathBuf};
@@ -302,8 +303,7 @@ mod tests {
         let script = "trap 'echo caught; exit 3' INT; echo ready; while :; do sleep 0.05; done";
         let mut command = command();
         let mut child = command.args(["sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
-        let own = child.stdout.take().unwrap();
-        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(own));
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "ready");
         kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
         assert_eq!(lines.next().unwrap().unwrap(), "caught");
@@ -315,7 +315,7 @@ mod tests {
         let script = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
         let mut command = command();
         let mut child = command.args(["sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "ready");
         let pid = Pid::from_raw(child.id().cast_signed());
         kill(pid, Signal::SIGTERM).unwrap();
