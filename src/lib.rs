@@ -13,7 +13,7 @@
 #![cfg(target_os = "linux")]
 
 mod error;
-mod host;
+pub mod host;
 mod machine;
 mod plan;
 mod policy;
@@ -22,11 +22,10 @@ mod spawn;
 #[expect(unsafe_code, reason = "system calls and shared memory: the only place for them")]
 mod sys;
 
-pub use error::{Attempt, Cause, Error, ErrorKind, Mistake, Object, Refusal, Result, Step};
-pub use host::{
-    Answer, CapabilitySets, Diagnosis, Features, Finding, Host, IdExtent, IdMap, Ids, KernelVersion,
-    MountTable, SeccompMode, Status, Sysctl, doctor,
+pub use error::{
+    Attempt, Cause, Error, ErrorKind, Mistake, Object, Powerless, Refusal, Result, Runtime, Step,
 };
+pub use host::{Host, doctor};
 pub use plan::Plan;
 pub use policy::{
     Absence, Access, Bind, Builder, Capabilities, Capability, Execution, FileItem, Hardening, IdRange,
@@ -49,6 +48,6 @@ pub mod internals {
     /// The machine's text of this architecture.
     #[must_use]
     pub fn machine_text() -> &'static [u8] {
-        crate::sys::machine_text()
+        super::sys::machine_text()
     }
 }

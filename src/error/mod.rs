@@ -1,10 +1,11 @@
 //! The one error type: step, object, call, errno, causes. It must not know how a sandbox is built.
 
+use std::result::Result as StdResult;
 mod cause;
 mod mistake;
 mod step;
 
-pub use cause::Cause;
+pub use cause::{Cause, Powerless, Runtime};
 pub use mistake::Mistake;
 pub use step::{Object, Step};
 
@@ -15,7 +16,7 @@ use std::io;
 use nix::errno::Errno;
 
 /// `Result` with the crate's [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T> = StdResult<T, Error>;
 
 /// What sort of failure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -178,10 +179,11 @@ impl Error {
 
 /// `EPERM (Operation not permitted)`.
 pub(crate) fn errno_text(errno: i32) -> String {
-    match Errno::from_raw(errno) {
-        Errno::UnknownErrno => format!("errno {errno}"),
-        known => format!("{known:?} ({})", known.desc().to_lowercase()),
+    let known = Errno::from_raw(errno);
+    if known == Errno::UnknownErrno {
+        return format!("errno {errno}");
     }
+    format!("{known:?} ({})", known.desc().to_lowercase())
 }
 
 impl Display for Error {

@@ -5,8 +5,6 @@ use std::path::Path;
 
 use super::Host;
 use super::answer::Answer;
-use super::cause_type_for_error::Cause;
-use super::cause_type_for_error::Powerless;
 use super::features::Features;
 use super::kernel::KernelVersion;
 use super::mountinfo::MountFlags;
@@ -17,6 +15,8 @@ use super::refusal::RefusedStep;
 use super::refusal::Within;
 use super::status::SeccompMode;
 use super::sysctl::Sysctl;
+use crate::error::Cause;
+use crate::error::Powerless;
 
 /// A capability by its number in capabilities(7).
 struct Capability(u32, &'static str);

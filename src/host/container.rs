@@ -1,7 +1,7 @@
 //! Looks for signs that the caller runs in a container. It must not be used to decide what to do, only to word advice:
 //! every sign can be forged, and an image may be booted as a machine of its own.
 
-use super::cause_type_for_error::Runtime;
+use crate::error::Runtime;
 
 /// The sign of a container that was found.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

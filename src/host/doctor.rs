@@ -14,7 +14,6 @@ use super::answer::Answer;
 use super::cause::diagnose;
 use super::cause::of_step;
 use super::cause::without_features;
-use super::cause_type_for_error::Cause;
 use super::features::Features;
 use super::features::NAMES;
 use super::mountinfo::MountFlags;
@@ -24,6 +23,7 @@ use super::refusal::Refusal;
 use super::refusal::RefusedStep;
 use super::refusal::Within;
 use super::status::SeccompMode;
+use crate::error::Cause;
 
 /// CAP_SYS_ADMIN.
 const SYS_ADMIN: u32 = 21;

@@ -4,7 +4,6 @@
 mod answer;
 mod by_hand;
 mod cause;
-mod cause_type_for_error;
 mod chroot;
 mod container;
 mod doctor;
@@ -30,9 +29,6 @@ use std::collections::BTreeMap;
 
 pub use answer::Answer;
 pub use cause::diagnose;
-pub use cause_type_for_error::Cause;
-pub use cause_type_for_error::Powerless;
-pub use cause_type_for_error::Runtime;
 pub use container::Container;
 pub use doctor::Diagnosis;
 pub use doctor::Finding;

@@ -15,24 +15,13 @@ const WORDS: usize = 16;
 const TEXT_AT: usize = 256;
 /// Bytes at the start of the segment's data that belong to the text: the early progress record, and behind it argc, argv
 /// and envp as the text's entry leaves them.
-pub const EARLY_SIZE: usize = 64;
+pub(crate) const EARLY_SIZE: usize = 64;
 /// Offset of argv in the early record.
-pub const EARLY_ARGV: u32 = 32;
+pub(crate) const EARLY_ARGV: u32 = 32;
 /// Offset of envp in the early record.
-pub const EARLY_ENVP: u32 = 40;
+pub(crate) const EARLY_ENVP: u32 = 40;
 
 const _: () = assert!(HEADER + 3 * PROGRAM_HEADER + WORDS <= TEXT_AT && PROGRESS_SIZE <= 24);
-
-/// Machine numbers of the ELF header (elf(5)) for the architectures that have a text.
-#[must_use]
-pub fn elf_machine(arch: &str) -> Option<u16> {
-    match arch {
-        "x86_64" => Some(62),
-        "aarch64" => Some(183),
-        "riscv64" => Some(243),
-        _ => None,
-    }
-}
 
 /// Bytes of the text, rounded up to whole pages with the headers before it.
 fn text_span(machine: u16, text: &[u8]) -> u64 {
@@ -41,7 +30,7 @@ fn text_span(machine: u16, text: &[u8]) -> u64 {
 
 /// Where the segments lie when the image runs.
 #[must_use]
-pub fn bases(machine: u16, text: &[u8], tail_at: u32) -> Bases {
+pub(crate) fn bases(machine: u16, text: &[u8], tail_at: u32) -> Bases {
     Bases {
         image: IMAGE_BASE + text_span(machine, text),
         brief: BRIEF_BASE,
@@ -53,7 +42,7 @@ pub fn bases(machine: u16, text: &[u8], tail_at: u32) -> Bases {
 /// The ELF file: headers and text readable and executable, the segment readable and writable. The segment's data begins
 /// with [`EARLY_SIZE`] bytes for the text.
 #[must_use]
-pub fn build(machine: u16, text: &[u8], segment: &Segment) -> Vec<u8> {
+pub(crate) fn build(machine: u16, text: &[u8], segment: &Segment) -> Vec<u8> {
     let bases = bases(machine, text, 0);
     let span = text_span(machine, text);
     let mut out = Vec::new();

@@ -53,7 +53,7 @@ pub enum Condition {
 }
 
 /// [`Insn::flags`]: a result of `-EINTR` makes the call again.
-pub const RETRY: u8 = 1;
+pub(crate) const RETRY: u8 = 1;
 
 /// One row of the table, as the machine's text reads it.
 ///
@@ -88,9 +88,9 @@ pub struct Insn {
 }
 
 /// Where the arguments begin inside an instruction.
-pub const ARGS_AT: usize = 24;
+pub(crate) const ARGS_AT: usize = 24;
 /// Where the result's address stands inside an instruction.
-pub const RESULT_AT: usize = 16;
+pub(crate) const RESULT_AT: usize = 16;
 
 impl Insn {
     /// The bytes that the machine's text reads, in the order of the machine (all supported ones are little-endian).
@@ -153,12 +153,10 @@ impl Insn {
 /// | 8 | 8 | address of the last call that failed and was not fine |
 /// | 16 | 4 | its errno |
 /// | 20 | 4 | 1 once the machine has given up (no `jump`, or [`Opcode::Fail`]) |
-pub const PROGRESS_SIZE: usize = 24;
+pub(crate) const PROGRESS_SIZE: usize = 24;
 /// Offset of the address of the last failed call in the progress record.
-pub const FAILED_AT: usize = 8;
+pub(crate) const FAILED_AT: usize = 8;
 /// Offset of the errno in the progress record.
-pub const ERRNO_AT: usize = 16;
+pub(crate) const ERRNO_AT: usize = 16;
 /// Offset of the mark that the machine has given up.
-pub const GAVE_UP_AT: usize = 20;
-/// The exit status with which the machine ends a process that it gave up on.
-pub const GAVE_UP_STATUS: i32 = 125;
+pub(crate) const GAVE_UP_AT: usize = 20;

@@ -5,62 +5,62 @@
 //! with `execve`.
 
 /// Address of the image's text page: fixed, so that the table in it needs no relocation when it starts.
-pub const IMAGE_BASE: u64 = 0x1000_0000;
+pub(crate) const IMAGE_BASE: u64 = 0x1000_0000;
 /// Address at which the image maps the brief.
-pub const BRIEF_BASE: u64 = 0x2000_0000;
+pub(crate) const BRIEF_BASE: u64 = 0x2000_0000;
 
 /// The set-up's progress record (see [`super::isa::PROGRESS_SIZE`]).
-pub const PROGRESS: u32 = 0;
+pub(crate) const PROGRESS: u32 = 0;
 /// Init's progress record, once there are two processes.
-pub const INIT_PROGRESS: u32 = 0x20;
+pub(crate) const INIT_PROGRESS: u32 = 0x20;
 /// i64: the program's pid as init sees it.
-pub const PROGRAM_PID: u32 = 0x40;
+pub(crate) const PROGRAM_PID: u32 = 0x40;
 /// i32: the program's wait status, written by the kernel through init's `wait4`.
-pub const STATUS: u32 = 0x48;
+pub(crate) const STATUS: u32 = 0x48;
 /// u64: 1 once [`STATUS`] holds it.
-pub const STATUS_VALID: u32 = 0x50;
+pub(crate) const STATUS_VALID: u32 = 0x50;
 /// u64: address of argv.
-pub const ARGV: u32 = 0x58;
+pub(crate) const ARGV: u32 = 0x58;
 /// u64: address of envp.
-pub const ENVP: u32 = 0x60;
+pub(crate) const ENVP: u32 = 0x60;
 /// u64: address of the first instruction of the tail.
-pub const TAIL_ENTRY: u32 = 0x68;
+pub(crate) const TAIL_ENTRY: u32 = 0x68;
 /// u64: uid to take where the caller decides it at launch.
-pub const HOST_UID: u32 = 0x70;
+pub(crate) const HOST_UID: u32 = 0x70;
 /// u64: gid likewise.
-pub const HOST_GID: u32 = 0x78;
+pub(crate) const HOST_GID: u32 = 0x78;
 /// `struct rusage` of the program, 144 bytes.
-pub const RUSAGE: u32 = 0x80;
+pub(crate) const RUSAGE: u32 = 0x80;
 /// Message buffer of the child for the socket.
-pub const MESSAGE: u32 = 0x140;
+pub(crate) const MESSAGE: u32 = 0x140;
 /// u64: first descriptor number above all that the caller had, for hosts without `close_range`.
-pub const FD_END: u32 = 0x150;
+pub(crate) const FD_END: u32 = 0x150;
 /// u64: first descriptor number that nothing of the child's uses, for the same hosts.
-pub const FREE_FD: u32 = 0x158;
+pub(crate) const FREE_FD: u32 = 0x158;
 /// Sources of binds: [`SOURCE_SIZE`] bytes each.
-pub const SOURCES: u32 = 0x200;
+pub(crate) const SOURCES: u32 = 0x200;
 /// Per source: u64 kind, u64 inode, u64 device (major, minor as two u32).
-pub const SOURCE_SIZE: u32 = 24;
+pub(crate) const SOURCE_SIZE: u32 = 24;
 /// Kinds of a source.
-pub const SOURCE_ABSENT: u64 = 0;
+pub(crate) const SOURCE_ABSENT: u64 = 0;
 /// A directory.
-pub const SOURCE_DIRECTORY: u64 = 1;
+pub(crate) const SOURCE_DIRECTORY: u64 = 1;
 /// Anything else that can be bound.
-pub const SOURCE_FILE: u64 = 2;
+pub(crate) const SOURCE_FILE: u64 = 2;
 /// A symlink to be mirrored.
-pub const SOURCE_SYMLINK: u64 = 3;
+pub(crate) const SOURCE_SYMLINK: u64 = 3;
 /// `struct rusage` on all supported architectures.
-pub const RUSAGE_SIZE: usize = 144;
+pub(crate) const RUSAGE_SIZE: usize = 144;
 
 /// The child's end of the socketpair.
-pub const FD_SOCKET: i32 = 3;
+pub(crate) const FD_SOCKET: i32 = 3;
 /// The brief's memfd.
-pub const FD_BRIEF: i32 = 4;
+pub(crate) const FD_BRIEF: i32 = 4;
 /// A pidfd of the caller.
-pub const FD_CALLER: i32 = 5;
+pub(crate) const FD_CALLER: i32 = 5;
 /// Scratch numbers for calls that take a descriptor by its path.
-pub const FD_SCRATCH: i32 = 6;
-/// Second scratch number.
-pub const FD_SCRATCH_TARGET: i32 = 7;
+pub(crate) const FD_SCRATCH: i32 = 6;
+/// Second scratch number, for a target.
+pub(crate) const FD_SCRATCH_TARGET: i32 = 7;
 /// The first of the descriptors that depend on policy and command.
-pub const FD_FIRST_FREE: i32 = 8;
+pub(crate) const FD_FIRST_FREE: i32 = 8;

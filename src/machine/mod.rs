@@ -1,9 +1,9 @@
 //! The machine: its instruction set, its meaning, the image it runs from, the words on the wire. It must not know what a
 //! sandbox is; of the crate it may use `sys` only.
 
-pub mod image;
-pub mod isa;
-pub mod layout;
-pub mod model;
-pub mod segment;
-pub mod wire;
+pub(crate) mod image;
+pub(crate) mod isa;
+pub(crate) mod layout;
+pub(crate) mod model;
+pub(crate) mod segment;
+pub(crate) mod wire;

@@ -1,11 +1,11 @@
 //! A segment of a program: data, then rows, with addresses still symbolic; linking makes bytes for a place in memory. It
 //! must not know which calls the rows make.
 
-use super::isa::{ARGS_AT, Condition, INSN_SIZE, Insn, Kind, Opcode, RESULT_AT};
+use super::isa::{ARGS_AT, INSN_SIZE, Insn, Kind, Opcode, RESULT_AT};
 
 /// Which segment an address lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub(crate) enum Place {
     /// The data of the plan's own segment.
     Image,
     /// The brief.
@@ -18,7 +18,7 @@ pub enum Place {
 
 /// Where each segment's data begins in the child's address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Bases {
+pub(crate) struct Bases {
     /// See [`Place::Image`].
     pub image: u64,
     /// See [`Place::Brief`].
@@ -43,7 +43,7 @@ impl Bases {
 
 /// A byte of a segment's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Address {
+pub(crate) struct Address {
     /// Which segment.
     pub place: Place,
     /// Bytes from the start of its data.
@@ -53,14 +53,14 @@ pub struct Address {
 impl Address {
     /// `bytes` further on.
     #[must_use]
-    pub const fn plus(self, bytes: u32) -> Self {
+    pub(crate) const fn plus(self, bytes: u32) -> Self {
         Self { place: self.place, offset: self.offset + bytes }
     }
 }
 
 /// An argument of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Arg {
+pub(crate) enum Arg {
     /// A number.
     Value(u64),
     /// The address of something.
@@ -73,7 +73,7 @@ pub enum Arg {
 
 /// One instruction with symbolic addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row {
+pub(crate) struct Row {
     /// What it does.
     pub opcode: Opcode,
     /// [`super::isa::RETRY`] or 0.
@@ -93,24 +93,18 @@ pub struct Row {
 impl Row {
     /// A row that does `opcode` with these arguments.
     #[must_use]
-    pub fn new(opcode: Opcode, nr: u32, list: &[Arg]) -> Self {
+    pub(crate) fn new(opcode: Opcode, nr: u32, list: &[Arg]) -> Self {
         let mut args = [Arg::Value(0); 6];
         for (slot, arg) in args.iter_mut().zip(list) {
             *slot = *arg;
         }
         Self { opcode, flags: 0, nr, jump: None, fine: [0; 4], result: None, args }
     }
-
-    /// A branch to row `target`.
-    #[must_use]
-    pub fn branch(condition: Condition, list: &[Arg], target: usize) -> Self {
-        Self { jump: Some(target), ..Self::new(Opcode::Branch, condition as u32, list) }
-    }
 }
 
 /// Data and rows.
 #[derive(Clone, Debug, PartialEq, Default)]
-pub struct Segment {
+pub(crate) struct Segment {
     /// Constants and cells; padded to 8 bytes when linked.
     pub data: Vec<u8>,
     /// Words of the data that hold addresses: at this offset, of this byte.
@@ -122,24 +116,18 @@ pub struct Segment {
 impl Segment {
     /// Bytes of the data with its padding: where the rows begin.
     #[must_use]
-    pub fn rows_at(&self) -> usize {
+    pub(crate) fn rows_at(&self) -> usize {
         self.data.len().next_multiple_of(8)
     }
 
     /// Bytes of the whole.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rows_at() + self.rows.len() * INSN_SIZE
     }
 
-    /// Whether there is nothing in it.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.data.is_empty() && self.rows.is_empty()
-    }
-
     /// Appends the segment's bytes to `out`, for these bases.
-    pub fn link(&self, bases: &Bases, out: &mut Vec<u8>) {
+    pub(crate) fn link(&self, bases: &Bases, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.data);
         out.resize(start + self.rows_at(), 0);

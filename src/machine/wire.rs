@@ -1,13 +1,13 @@
 //! The words on the socketpair: fixed size, one datagram each, no pointer. It must not decide what follows from them.
 
 /// Bytes of a message.
-pub const MESSAGE_SIZE: usize = 8;
+pub(crate) const MESSAGE_SIZE: usize = 8;
 const MAGIC: u32 = 0x5246_4e43;
 
 /// What one half tells the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
-pub enum Message {
+pub(crate) enum Message {
     /// Child: I am set up and confined, and wait.
     Ready = 1,
     /// Caller: go on. At the gate: your ids are mapped. After `Ready`: run the program.
@@ -21,13 +21,13 @@ pub enum Message {
 impl Message {
     /// The datagram.
     #[must_use]
-    pub fn to_bytes(self) -> [u8; MESSAGE_SIZE] {
+    pub(crate) fn to_bytes(self) -> [u8; MESSAGE_SIZE] {
         (u64::from(MAGIC) << 32 | u64::from(self as u32)).to_le_bytes()
     }
 
     /// Reads a datagram; `None` for anything that is not exactly a message.
     #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let word = u64::from_le_bytes(bytes.try_into().ok()?);
         [Self::Ready, Self::Go, Self::Exec, Self::AtGate]
             .into_iter()

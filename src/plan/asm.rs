@@ -231,20 +231,6 @@ impl Assembler {
         self.bytes(&bytes, text)
     }
 
-    /// Words of which some are addresses: `Err` holds those.
-    pub(crate) fn table(&mut self, words: &[Result<u64, Address>], text: impl Into<String>) -> Operand {
-        let plain: Vec<u64> = words.iter().map(|word| word.unwrap_or(0)).collect();
-        let operand = self.words(&plain, text);
-        if let Arg::Pointer(start) = operand.arg {
-            for (offset, word) in (start.offset..).step_by(8).zip(words) {
-                if let Err(address) = word {
-                    self.pointers.push((offset, *address));
-                }
-            }
-        }
-        operand
-    }
-
     /// Zeroed memory of the child.
     pub(crate) fn cell_of(&mut self, name: &'static str, bytes: usize) -> Cell {
         let offset = self.put(&vec![0; bytes]);
@@ -272,6 +258,7 @@ impl Assembler {
     }
 
     /// Adds a call. Where it may fail without an `otherwise`, the process ends, or the preferred item that it belongs to.
+    #[expect(clippy::needless_pass_by_value, reason = "a call is built to be added, once")]
     pub(crate) fn call(&mut self, call: Call) {
         let args: Vec<Arg> = call.args.iter().map(|operand| operand.arg).collect();
         let list: Vec<&str> = call.args.iter().map(|operand| operand.text.as_str()).collect();
@@ -288,7 +275,8 @@ impl Assembler {
             text.push_str(&format!(" [fine: {}]", names.join(" ")));
         }
         let mut row = Row::new(Opcode::Call, call.nr, &args);
-        row.flags = RETRY;
+        // close(2) has let go of the number when it answers EINTR.
+        row.flags = if call.fine.contains(&libc::EINTR) { 0 } else { RETRY };
         row.result = call.result.map(|cell| cell.address);
         for (slot, errno) in row.fine.iter_mut().zip(&call.fine) {
             *slot = u8::try_from(*errno).unwrap_or(0);
@@ -336,7 +324,7 @@ impl Assembler {
     }
 
     /// Goes to the address in `target`.
-    pub(crate) fn jump_to(&mut self, target: Operand) {
+    pub(crate) fn jump_to(&mut self, target: &Operand) {
         let text = format!(" {}", target.text);
         self.push("jump", text, Row::new(Opcode::Jump, 0, &[target.arg]), None);
     }
@@ -376,6 +364,18 @@ impl Assembler {
         let (failed, done) = (self.label(), self.label());
         (self.need, self.escape) = (Need::Preferred, Some(failed));
         (failed, done)
+    }
+
+    /// What follows may not fail, even inside a preferred item: half of it is worse than none.
+    pub(crate) fn enter_required(&mut self) -> Option<Label> {
+        self.need = Need::Required;
+        self.escape.take()
+    }
+
+    /// The preferred item goes on, if there was one.
+    pub(crate) fn leave_required(&mut self, escape: Option<Label>) {
+        self.escape = escape;
+        self.need = if escape.is_some() { Need::Preferred } else { Need::Required };
     }
 
     /// The end of the item: what failed in it is left in `outcome`.

@@ -13,6 +13,7 @@ use crate::machine::layout::{
 use crate::machine::segment::{Address, Place};
 use crate::machine::wire::Message;
 use crate::policy::{Init, MountKind, Namespaces, Policy};
+use std::mem;
 
 /// Bytes of the brief that the image maps: more than any command fills, as the kernel maps pages beyond the end of the
 /// memfd without complaint and the tail never reaches there.
@@ -109,7 +110,7 @@ fn name(context: &mut Context<'_>) {
     context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(name));
     if !context.has(Features::CLOSE_RANGE) {
         context.asm.step(Step::Descriptors, "the caller's");
-        super::init::close_from(&mut context.asm, Cell::brief(FREE_FD, "free_fd").word());
+        init::close_from(&mut context.asm, &Cell::brief(FREE_FD, "free_fd").word());
     }
 }
 
@@ -147,12 +148,12 @@ fn ready(context: &mut Context<'_>) {
     if context.policy.init == Init::Program {
         gate::check_caller(&mut context.asm);
     }
-    context.asm.jump_to(Cell::brief(TAIL_ENTRY, "tail").word());
+    context.asm.jump_to(&Cell::brief(TAIL_ENTRY, "tail").word());
 }
 
 fn finish(context: &mut Context<'_>, ids: IdPlan, copy_entry: usize) -> Plan {
     let placeholder = Context::new(context.policy, context.host, context.set);
-    let done = std::mem::replace(context, placeholder);
+    let done = mem::replace(context, placeholder);
     let (carried, bounds) = (capability::all(&done), capability::can_bound(&done));
     Plan {
         set: done.set,

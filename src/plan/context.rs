@@ -79,7 +79,7 @@ impl Display for SourcePlan {
             SourceHow::IfExists => f.write_str(" if it exists")?,
             SourceHow::Mirror => f.write_str(" if it exists, as a symlink if it is one")?,
             SourceHow::Device { major, minor } => {
-                write!(f, " if it is the character device {major}:{minor}")?
+                write!(f, " if it is the character device {major}:{minor}")?;
             }
         }
         match self.tree {
@@ -124,6 +124,8 @@ pub(crate) struct Context<'a> {
     pub(crate) root: Cell,
     /// What masks are made of.
     pub(crate) blank: Option<Cell>,
+    /// Path of the place that the new root was mounted at, for mount(2).
+    pub(crate) place: Cell,
     pub(crate) target: Cell,
     pub(crate) tree: Cell,
     pub(crate) fs: Cell,
@@ -133,7 +135,8 @@ pub(crate) struct Context<'a> {
 impl<'a> Context<'a> {
     pub(crate) fn new(policy: &'a Policy, host: &'a Host, set: Namespaces) -> Self {
         let mut asm = Assembler::new(Place::Image, EARLY_SIZE);
-        let [root, target, tree, fs] = ["root", "target", "tree", "fs"].map(|name| asm.cell(name));
+        let [root, place, target, tree, fs] =
+            ["root", "place", "target", "tree", "fs"].map(|name| asm.cell(name));
         let stat = asm.cell_of("stat", 256);
         Self {
             asm,
@@ -148,6 +151,7 @@ impl<'a> Context<'a> {
             trees: 0,
             root,
             blank: None,
+            place,
             target,
             tree,
             fs,

@@ -23,6 +23,8 @@ pub(super) fn split(context: &mut Context<'_>) {
     }
     context.asm.step(Step::Init, "");
     prepare(context);
+    let own = context.asm.cell("own");
+    context.asm.call(Call::new(libc::SYS_getpid, "getpid").into(own));
     let (program, pid) = (context.asm.label(), Cell::brief(PROGRAM_PID, "program"));
     let child = context.asm.cell("child");
     let chld = sym(u64_of(libc::SIGCHLD), "SIGCHLD");
@@ -39,6 +41,9 @@ pub(super) fn split(context: &mut Context<'_>) {
     let option = sym(u64_of(libc::PR_SET_PDEATHSIG), "PR_SET_PDEATHSIG");
     let kill = sym(u64_of(libc::SIGKILL), "SIGKILL");
     context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(kill));
+    let parent = context.asm.cell("parent");
+    context.asm.call(Call::new(libc::SYS_getppid, "getppid").into(parent));
+    context.asm.assert_equal(&parent.word(), u64::MAX, own.word(), "init is gone");
 }
 
 /// What both need before there are two: signals that are readable, and no way for one to look into the other.
@@ -88,7 +93,7 @@ fn close_all_but_two(context: &mut Context<'_>) {
         let call = Call::new(libc::SYS_close, "close").arg(fd(number, ""));
         context.asm.call(call.fine(&[libc::EBADF, libc::EINTR]));
     }
-    close_from(&mut context.asm, num(i64::from(FD_SCRATCH) + 1));
+    close_from(&mut context.asm, &num(i64::from(FD_SCRATCH) + 1));
 }
 
 fn close_range(context: &mut Context<'_>, first: i64, last: i64) {
@@ -97,10 +102,10 @@ fn close_range(context: &mut Context<'_>, first: i64, last: i64) {
 }
 
 /// Closes one by one, up to what the caller's table could hold: for hosts without `close_range`.
-pub(super) fn close_from(asm: &mut Assembler, first: Operand) {
+pub(super) fn close_from(asm: &mut Assembler, first: &Operand) {
     let (next, again) = (asm.cell("next"), asm.label());
     let done = asm.label();
-    asm.set(next, &first, &num(0));
+    asm.set(next, first, &num(0));
     asm.bind(again);
     let call =
         Call::new(libc::SYS_close, "close").arg(next.word()).fine(&[libc::EBADF, libc::EINTR, libc::EIO]);

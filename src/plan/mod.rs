@@ -1,5 +1,6 @@
 //! From a policy and a host to the table of kernel calls. It must be pure: no I/O, equal input gives an equal plan.
 
+use crate::policy::Need;
 mod asm;
 mod bind;
 mod capability;
@@ -82,7 +83,7 @@ pub(crate) fn write_ops(f: &mut Formatter<'_>, code: &Code) -> fmt::Result {
         let head = (op.step, op.object);
         if last != Some(head) {
             let object = &code.objects[op.object].to_string();
-            let need = if op.need == crate::policy::Need::Preferred { " (preferred)" } else { "" };
+            let need = if op.need == Need::Preferred { " (preferred)" } else { "" };
             let space = if object.is_empty() { "" } else { " " };
             writeln!(f, "# {}{space}{object}{need}", op.step)?;
             last = Some(head);

@@ -115,7 +115,7 @@ fn close_gaps(asm: &mut Assembler, input: &TailInput<'_>, parked: i32, first: i3
     }
     match input.close_range {
         super::window::CloseRange::Here => close(asm, input, first, i32::MAX),
-        super::window::CloseRange::Later => super::init::close_from(asm, num(i64::from(first))),
+        super::window::CloseRange::Later => super::init::close_from(asm, &num(i64::from(first))),
     }
 }
 

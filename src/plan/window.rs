@@ -58,7 +58,7 @@ pub(crate) fn window(input: &WindowInput<'_>) -> Code {
         Then::Copy { entry } => {
             asm.step(Step::Start, "copy");
             asm.progress(Cell::brief(PROGRESS, "progress"));
-            asm.jump_to(sym(entry, "the plan"));
+            asm.jump_to(&sym(entry, "the plan"));
         }
     }
     asm.finish()

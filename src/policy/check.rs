@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 
 use super::Policy;
 use super::identity::{IdRange, Mapping};
-use super::mount::{Bind, Hiding, Mount, MountKind, Root, Source};
+use super::mount::{Bind, Hiding, Mount, MountKind, ProcRung, Root, Source};
 use super::namespace::Namespaces;
 use super::process::Init;
 use crate::error::{Error, Mistake, Result};
@@ -84,13 +84,11 @@ fn identity(policy: &Policy, mistakes: &mut Vec<Mistake>) {
                     mistakes.push(Mistake::IdNotMapped { what: "group", id: *group });
                 }
             }
-            let host_root = |range: &IdRange, id| {
-                range.inside <= id
-                    && id - range.inside < range.count
-                    && range.outside == 0
-                    && id == range.inside
-            };
-            if uids.iter().any(|range| host_root(range, identity.uid)) {
+            // Whether the id inside is the host's id 0: the first of a range that begins there.
+            let host_root = |range: &IdRange, id| range.outside == 0 && range.inside == id && range.count > 0;
+            if uids.iter().any(|range| host_root(range, identity.uid))
+                || gids.iter().any(|range| host_root(range, identity.gid))
+            {
                 mistakes.push(Mistake::HostRootMapped);
             }
         }
@@ -148,7 +146,7 @@ fn mounts(policy: &Policy, mistakes: &mut Vec<Mistake>) {
             MountKind::Proc(proc) if proc.ladder.is_empty() => {
                 mistakes.push(Mistake::EmptyProcLadder { target: mount.target.clone() });
             }
-            MountKind::Bind(_) | MountKind::Tmpfs(_) | MountKind::File(_) | MountKind::Directory(_) => {}
+            MountKind::Tmpfs(_) | MountKind::File(_) | MountKind::Directory(_) => {}
             MountKind::Symlink(_)
             | MountKind::Device
             | MountKind::Dev
@@ -232,11 +230,9 @@ fn process(policy: &Policy, mistakes: &mut Vec<Mistake>) {
         }
     }
     let missing_pid = policy.namespaces.sets.iter().any(|set| !set.contains(Namespaces::PID));
-    let fresh_only = |mount: &Mount| match &mount.kind {
-        MountKind::Proc(proc) => !proc.ladder.iter().any(|rung| {
-            matches!(rung, super::mount::ProcRung::HostReadOnly | super::mount::ProcRung::Absent)
-        }),
-        _ => false,
+    let fresh_only = |mount: &Mount| {
+        let MountKind::Proc(proc) = &mount.kind else { return false };
+        !proc.ladder.iter().any(|rung| matches!(rung, ProcRung::HostReadOnly | ProcRung::Absent))
     };
     if missing_pid && policy.mounts.iter().any(|m| m.need == super::Need::Required && fresh_only(m)) {
         mistakes.push(Mistake::ProcWithoutPidNamespace);

@@ -1,5 +1,6 @@
 //! A running program: pidfd first, wait, kill, signals, streams. Dropping it kills and reaps everything inside.
 
+use std::io;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,7 +72,7 @@ impl Child {
     pub fn try_wait(&self) -> Result<Option<Outcome>> {
         match self.running.parent.reap(Block::No)? {
             Reaped::Running => Ok(None),
-            reaped => Ok(Some(self.outcome(reaped))),
+            reaped @ (Reaped::Ended { .. } | Reaped::Gone) => Ok(Some(self.outcome(reaped))),
         }
     }
 
@@ -103,14 +104,14 @@ impl Child {
     pub fn wait_with_output(mut self) -> Result<Outcome> {
         drop(self.stdin.take());
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
-        let failed = |error: std::io::Error| {
+        let failed = |error: io::Error| {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             Error::new(ErrorKind::Process, Step::Wait, "output").call("read", errno)
         };
         let (out, err) = thread::scope(|scope| {
             let reader = scope.spawn(move || collect(stderr));
             let out = collect(stdout);
-            let err = reader.join().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()));
+            let err = reader.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
             (out, err)
         });
         let outcome = self.wait()?;
@@ -195,7 +196,7 @@ impl Child {
     }
 }
 
-fn collect(stream: Option<impl Read>) -> std::io::Result<Vec<u8>> {
+fn collect(stream: Option<impl Read>) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if let Some(mut stream) = stream {
         stream.read_to_end(&mut bytes)?;

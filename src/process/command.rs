@@ -22,6 +22,9 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 /// Descriptors that one command may pass: the tail of the table grows with each.
 const PASSED_MAX: usize = 1_000;
 
+/// The kernel's own ceiling of a table of descriptors (proc(5), `fs.nr_open`, "default 1048576").
+const TARGET_MAX: RawFd = 1 << 20;
+
 /// A program to run behind the fence.
 ///
 /// The environment starts empty and the streams are `/dev/null`, unless said otherwise. A command can be spawned many
@@ -258,6 +261,9 @@ impl Command {
             let object = Object::Fd(*target);
             if *target < 3 {
                 return Err(Self::mistake(object, "0, 1 and 2 are stdin, stdout and stderr"));
+            }
+            if *target > TARGET_MAX {
+                return Err(Self::mistake(object, "the number is larger than any table of descriptors"));
             }
             if list.iter().any(|(_, other)| other == target) {
                 return Err(Self::mistake(object, "two descriptors for one number"));

@@ -1,8 +1,11 @@
 //! Standard streams, after std's: what a child's 0, 1 and 2 are.
 
+use crate::error::Object;
+use crate::sys;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::result::Result as StdResult;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -46,7 +49,7 @@ impl Stdio {
     /// The program's end, and the caller's for a pipe. `number` is 0, 1 or 2.
     pub(super) fn ends(&self, number: RawFd) -> Result<(OwnedFd, Option<OwnedFd>)> {
         let failed = |call, errno| {
-            Error::new(ErrorKind::Setup, Step::Descriptors, crate::error::Object::Fd(number)).nix(call, errno)
+            Error::new(ErrorKind::Setup, Step::Descriptors, Object::Fd(number)).nix(call, errno)
         };
         match &self.0 {
             Kind::Null => Ok((null().map_err(|errno| failed("open", errno))?, None)),
@@ -72,12 +75,12 @@ impl Stdio {
     }
 }
 
-fn null() -> std::result::Result<OwnedFd, Errno> {
+fn null() -> StdResult<OwnedFd, Errno> {
     open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-fn duplicate(fd: RawFd) -> std::result::Result<OwnedFd, Errno> {
-    crate::sys::duplicate(fd, 3).map_err(Errno::from_raw)
+fn duplicate(fd: RawFd) -> StdResult<OwnedFd, Errno> {
+    sys::duplicate(fd, 3).map_err(Errno::from_raw)
 }
 
 impl<T: Into<OwnedFd>> From<T> for Stdio {

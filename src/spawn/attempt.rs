@@ -1,6 +1,10 @@
 //! A launch: the sets in order, each an attempt; and the child that came of it.
 
+use crate::error;
+use crate::machine::isa::INSN_SIZE;
 use std::os::fd::OwnedFd;
+use std::process;
+use std::result::Result as StdResult;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,7 +38,7 @@ pub(crate) struct Fence {
 pub(crate) struct Compiled {
     pub(crate) plan: Plan,
     /// The image, or why there is none.
-    pub(crate) image: std::result::Result<OwnedFd, String>,
+    pub(crate) image: StdResult<OwnedFd, String>,
 }
 
 impl Compiled {
@@ -42,8 +46,9 @@ impl Compiled {
     pub(crate) fn new(plan: Plan, launch: Launch) -> Result<Self> {
         let image = match launch {
             Launch::Copy => Err("asked for".to_owned()),
-            Launch::Auto | Launch::Image => make_image(&plan)
-                .map_err(|(call, errno)| format!("{call}: {}", crate::error::errno_text(errno))),
+            Launch::Auto | Launch::Image => {
+                make_image(&plan).map_err(|(call, errno)| format!("{call}: {}", error::errno_text(errno)))
+            }
         };
         match (launch, image) {
             (Launch::Image, Err(why)) => {
@@ -54,7 +59,7 @@ impl Compiled {
     }
 }
 
-fn make_image(plan: &Plan) -> std::result::Result<OwnedFd, (&'static str, i32)> {
+fn make_image(plan: &Plan) -> StdResult<OwnedFd, (&'static str, i32)> {
     let machine = sys::MACHINE.ok_or(("image", libc::ENOEXEC))?;
     let bytes = image::build(machine, sys::machine_text(), &plan.code.segment);
     sys::executable_memfd(&bytes)
@@ -68,7 +73,6 @@ pub(crate) struct Running {
     pub(crate) init: Init,
     /// The program as this process sees it.
     pub(crate) program: i32,
-    pub(crate) request: Request,
     fence: Arc<Fence>,
     index: usize,
     linked: Linked,
@@ -95,7 +99,7 @@ pub(crate) fn launch(fence: &Arc<Fence>, mut request: Request) -> Result<Running
         let last = index + 1 == fence.plans.len();
         let tried = match compiled {
             Ok(compiled) => attempt(fence, index, compiled, request),
-            Err(error) => Err((error.again(), request)),
+            Err(error) => Err(Box::new((error.again(), request))),
         };
         match tried {
             Ok(mut running) => {
@@ -103,7 +107,8 @@ pub(crate) fn launch(fence: &Arc<Fence>, mut request: Request) -> Result<Running
                 running.report.attempts = attempts;
                 return Ok(running);
             }
-            Err((error, back)) => {
+            Err(failed) => {
+                let (error, back) = *failed;
                 let through = error.raw_os_error().is_some_and(|errno| sets.fall_through.contains(&errno));
                 let refused = Refusal {
                     step: error.step(),
@@ -140,22 +145,25 @@ fn shows_namespaces(step: Step) -> bool {
     )
 }
 
-type Tried = std::result::Result<Running, (Error, Request)>;
+type Tried = StdResult<Running, Box<(Error, Request)>>;
 
 fn attempt(fence: &Arc<Fence>, index: usize, compiled: &Compiled, request: Request) -> Tried {
     let made = prepare(fence, compiled, &request);
     let (parent, linked, sources) = match made {
         Ok(made) => made,
-        Err(error) => return Err((error, request)),
+        Err(error) => return Err(Box::new((error, request))),
     };
     let deadline = Instant::now() + fence.policy.setup_timeout;
     match confine(fence, compiled, &parent, &linked, (&sources, deadline)) {
+        // The child has copies of all that the request held; the program's ends of pipes must not stay open here.
         Ok((report, program)) => {
+            drop(request);
             let init = compiled.plan.init;
-            Ok(Running { parent, report, init, program, request, fence: Arc::clone(fence), index, linked })
+            let fence = Arc::clone(fence);
+            Ok(Running { parent, report, init, program, fence, index, linked })
         }
         // Dropping the parent kills and reaps the child.
-        Err(error) => Err((error, request)),
+        Err(error) => Err(Box::new((error, request))),
     }
 }
 
@@ -188,7 +196,7 @@ fn prepare(fence: &Fence, compiled: &Compiled, request: &Request) -> Result<(Par
     let tail_rows = bases.tail + tail.segment.rows_at() as u64;
     super::parent::enter_tail(&brief, tail_rows);
     let image_rows = bases.image + plan.code.segment.rows_at() as u64;
-    let entry = image_rows + (plan.copy_entry * crate::machine::isa::INSN_SIZE) as u64;
+    let entry = image_rows + (plan.copy_entry * INSN_SIZE) as u64;
     let then = match &compiled.image {
         Ok(fd) => {
             use std::os::fd::AsRawFd;
@@ -233,7 +241,7 @@ fn start(
 ) -> Result<(Parent, Code, u64)> {
     let plan = &compiled.plan;
     let sockets = super::parent::sockets()?;
-    let caller = sys::open_pidfd(std::process::id().cast_signed())
+    let caller = sys::open_pidfd(process::id().cast_signed())
         .map_err(|errno| Error::new(ErrorKind::Setup, Step::Tether, "caller").call("pidfd_open", errno))?;
     let place = super::parent::descriptors(plan, request, sources, (&sockets.1, &brief, &caller));
     let free = place.iter().map(|(_, to)| to + 1).max().unwrap_or(0).max(plan.passed_at);
@@ -279,7 +287,8 @@ fn confine(
     }
     match parent.hear(deadline)? {
         Heard::Message(Message::Ready, program) => {
-            let mut report = verify::read_back(plan, &fence.policy, program, parent.brief(), sources)?;
+            let mut report =
+                verify::read_back(plan, &fence.policy, (parent.pid(), program), parent.brief(), sources)?;
             report.method = match &compiled.image {
                 Ok(_) => LaunchMethod::Image,
                 Err(why) => LaunchMethod::Copy { why: why.clone() },
@@ -359,6 +368,7 @@ impl Running {
                 .call("execve", libc::ENOENT)
                 .detail("the program exists inside; the interpreter or loader that it names does not"),
             Some(errno) => error.call("execve", errno),
+            None if results.len() > 1 => error.detail("no directory of PATH has it inside"),
             None => error,
         }
     }

@@ -6,6 +6,7 @@ use crate::host::{Host, Refusal, RefusedStep, Within, diagnose};
 use crate::machine::isa::INSN_SIZE;
 use crate::plan::{Code, Op};
 use crate::policy::Namespaces;
+use nix::sys::signal::Signal;
 
 /// A segment of one launch and where its rows begin for the child.
 #[derive(Debug)]
@@ -68,6 +69,7 @@ fn gave_up(record: &Record, (op, object): (&Op, &Object), host: &Host, set: Name
 }
 
 /// What looking at the host finds for a refusal at this step.
+#[expect(clippy::wildcard_enum_match_arm, reason = "a step without causes of its own has none to look for")]
 pub(super) fn causes(step: Step, errno: i32, host: &Host, set: Namespaces) -> Vec<Cause> {
     let step = match step {
         Step::Clone | Step::Time => RefusedStep::Clone { namespaces: u64::from(set.bits()) },
@@ -90,8 +92,7 @@ fn death_text(death: Death) -> String {
     match death {
         Death::Exited(code) => format!("exited with {code}"),
         Death::Signaled(signal) => {
-            let name =
-                nix::sys::signal::Signal::try_from(signal).map_or("a signal", |signal| signal.as_str());
+            let name = Signal::try_from(signal).map_or("a signal", |signal| signal.as_str());
             format!("was killed by {name}")
         }
         Death::Unknown => "ended".to_owned(),

@@ -1,6 +1,7 @@
 //! Id maps that the child cannot write itself: written by this process, or by newuidmap and newgidmap.
 
 use std::fs::OpenOptions;
+use std::io;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -37,7 +38,7 @@ pub(super) fn write(ids: &IdPlan, pid: i32, brief: &SharedMap, host: &Host) -> R
 fn file(pid: i32, name: &'static str, ranges: &[IdRange]) -> Result<()> {
     let text: String =
         ranges.iter().map(|range| format!("{} {} {}\n", range.inside, range.outside, range.count)).collect();
-    let failed = |call, error: std::io::Error| {
+    let failed = |call, error: io::Error| {
         let errno = error.raw_os_error().unwrap_or(0);
         Error::new(ErrorKind::Setup, Step::IdMap, name).call(call, errno)
     };

@@ -1,8 +1,14 @@
 //! The caller's end of one child: pidfd, socket, brief. Whoever drops it kills and reaps the child.
 
+use crate::host::Status;
+use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process;
+use std::result::Result as StdResult;
 use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::mpsc::{Sender, channel};
+use std::thread::Builder;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -14,7 +20,9 @@ use super::request::Request;
 use super::signals::Blocked;
 use super::source::Found;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::machine::layout::{ARGV, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SOCKET, FREE_FD, TAIL_ENTRY};
+use crate::machine::layout::{
+    ARGV, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SCRATCH, FD_SCRATCH_TARGET, FD_SOCKET, FREE_FD, TAIL_ENTRY,
+};
 use crate::machine::wire::{MESSAGE_SIZE, Message};
 use crate::plan::Plan;
 use crate::policy::Init;
@@ -118,7 +126,7 @@ impl Parent {
             // Without the lock: many threads may wait.
             self.ended(-1)?;
         }
-        let mut seen = self.reaped.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut seen = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = *seen {
             return Ok(known);
         }
@@ -170,7 +178,7 @@ fn status_death(status: i32) -> Death {
 
 impl Drop for Parent {
     fn drop(&mut self) {
-        let known = self.reaped.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_some();
+        let known = self.reaped.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         if !known {
             self.end();
         }
@@ -208,8 +216,8 @@ pub(super) fn enter_tail(brief: &Brief, entry: u64) {
 /// For hosts without `close_range`: the first free number, and one past every number that the caller's table could hold.
 /// The table may grow while this runs, so twice its size is taken.
 pub(super) fn note_descriptors(brief: &Brief, free: i32) {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let size = crate::host::Status::parse(&text).fd_size.unwrap_or(1 << 16);
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let size = Status::parse(&text).fd_size.unwrap_or(1 << 16);
     brief.map().set_word(FREE_FD, u64::from(free.cast_unsigned()));
     brief.map().set_word(FD_END, 2 * size + 1024);
 }
@@ -225,7 +233,10 @@ pub(super) fn descriptors(
         (0..).zip(&request.stdio).map(|(number, fd)| (fd.as_raw_fd(), number)).collect();
     place.push((socket.as_raw_fd(), FD_SOCKET));
     place.push((brief.map().as_fd().as_raw_fd(), FD_BRIEF));
-    place.push((caller.as_raw_fd(), FD_CALLER));
+    // The scratch numbers are taken too, so that no call of the set-up hands them out.
+    for number in [FD_CALLER, FD_SCRATCH, FD_SCRATCH_TARGET] {
+        place.push((caller.as_raw_fd(), number));
+    }
     for (source, found) in plan.sources.iter().zip(sources) {
         if let (Some(plan), Some(tree)) = (source.tree, &found.tree) {
             place.push((tree.as_raw_fd(), plan.fd));
@@ -242,7 +253,7 @@ pub(super) fn clone(
     init: Init,
     (how, flags): (CloneHow, u64),
     (entry, progress): (u64, u64),
-) -> std::result::Result<Cloned, i32> {
+) -> StdResult<Cloned, i32> {
     let work = move || {
         let blocked = Blocked::all().map_err(|error| error.raw_os_error().unwrap_or(libc::EINVAL))?;
         let cloned = sys::clone_into_table(how, flags, entry, progress);
@@ -265,11 +276,11 @@ fn on_lasting_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
         // The receiver waits below; if it were gone there would be nobody to tell.
         answer.send(work()).ok();
     });
-    let mut lasting = LASTING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let own = std::process::id();
+    let mut lasting = LASTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = process::id();
     if lasting.as_ref().is_none_or(|(process, _)| *process != own) {
         let (sender, jobs) = channel::<Job>();
-        std::thread::Builder::new()
+        Builder::new()
             .name("ringfence".to_owned())
             .spawn(move || jobs.into_iter().for_each(|job| job()))
             .ok()?;

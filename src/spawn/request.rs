@@ -25,7 +25,8 @@ pub(crate) struct Request {
 /// C strings and the table of their addresses, as execve takes it.
 #[derive(Debug)]
 pub(crate) struct Strings {
-    list: Vec<CString>,
+    /// What the table points to.
+    _list: Vec<CString>,
     table: Vec<u64>,
 }
 
@@ -33,16 +34,11 @@ impl Strings {
     pub(crate) fn new(list: Vec<CString>) -> Self {
         let address = |text: &CString| text.as_ptr().expose_provenance() as u64;
         let table = list.iter().map(address).chain([0]).collect();
-        Self { list, table }
+        Self { _list: list, table }
     }
 
     /// The address of the table, valid as long as `self`.
     pub(crate) fn address(&self) -> u64 {
         self.table.as_ptr().expose_provenance() as u64
-    }
-
-    /// The strings.
-    pub(crate) fn list(&self) -> &[CString] {
-        &self.list
     }
 }

@@ -2,21 +2,22 @@
 
 use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
 
 use super::brief::Brief;
 use super::enforcement::{Enforcement, LaunchMethod, Missing, NamespaceState};
 use super::source::Found;
-use crate::error::{Error, ErrorKind, Result, Step};
+use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::host::{Answer, CapabilitySets, MountTable, Status};
 use crate::machine::layout::SOURCE_ABSENT;
 use crate::plan::{ItemKind, Plan};
-use crate::policy::{Namespaces, NewPrivileges, Policy, Source};
+use crate::policy::{Access, MountKind, Namespaces, NewPrivileges, Policy, Source};
 
-/// Reads what the kernel says of the confined process `pid` and compares it with the policy.
+/// Reads what the kernel says of the confined process `pid`, in the sandbox whose first process is `first`, and compares it with the policy.
 pub(super) fn read_back(
     plan: &Plan,
     policy: &Policy,
-    pid: i32,
+    (first, pid): (i32, i32),
     brief: &Brief,
     sources: &[Found],
 ) -> Result<Enforcement> {
@@ -44,14 +45,16 @@ pub(super) fn read_back(
         missing: missing(plan, brief),
         notes: plan.notes.clone(),
     };
-    compare(plan, policy, &report)?;
+    compare(plan, policy, first, &report)?;
     if plan.set.contains(Namespaces::MOUNT) {
-        one_root(pid)?;
+        let table = mounts(pid)?;
+        one_root(&table)?;
+        read_only(policy, &table)?;
     }
     Ok(report)
 }
 
-fn compare(plan: &Plan, policy: &Policy, report: &Enforcement) -> Result<()> {
+fn compare(plan: &Plan, policy: &Policy, first: i32, report: &Enforcement) -> Result<()> {
     let wrong = |object: &'static str, seen: String| {
         Err(Error::new(ErrorKind::Setup, Step::Verify, object).detail(seen))
     };
@@ -76,12 +79,10 @@ fn compare(plan: &Plan, policy: &Policy, report: &Enforcement) -> Result<()> {
     if policy.hardening.no_new_privs == NewPrivileges::Never && report.no_new_privs != Some(true) {
         return wrong("no_new_privs", format!("{:?}", report.no_new_privs));
     }
-    if let Some((uid, gid)) = plan.ids.chosen(0) {
-        if report.host_uid.is_none_or(|seen| seen == 0 && uid != 0)
-            || report.host_gid.is_none_or(|seen| seen == 0 && gid != 0)
-        {
-            return wrong("ids", format!("{:?}:{:?}", report.host_uid, report.host_gid));
-        }
+    if let Some((uid, gid)) = plan.ids.chosen(first)
+        && (report.host_uid, report.host_gid) != (Some(uid), Some(gid))
+    {
+        return wrong("ids", format!("{:?}:{:?}, wanted {uid}:{gid}", report.host_uid, report.host_gid));
     }
     for state in &report.namespaces {
         // A time namespace is entered only by the exec or the fork that follows.
@@ -92,15 +93,54 @@ fn compare(plan: &Plan, policy: &Policy, report: &Enforcement) -> Result<()> {
     Ok(())
 }
 
-/// The old root is gone: nothing but the new one is mounted at `/`.
-fn one_root(pid: i32) -> Result<()> {
+fn mounts(pid: i32) -> Result<MountTable> {
     let failed = || Error::new(ErrorKind::Setup, Step::Verify, "/proc/PID/mountinfo");
     let text = fs::read_to_string(format!("/proc/{pid}/mountinfo"))
         .map_err(|error| failed().call("read", error.raw_os_error().unwrap_or(0)))?;
     let table = MountTable::parse(&text);
+    if table.malformed() != 0 {
+        return Err(failed().detail("a line of it cannot be read"));
+    }
+    Ok(table)
+}
+
+/// The old root is gone: nothing but the new one is mounted at `/`.
+fn one_root(table: &MountTable) -> Result<()> {
     let roots = table.entries().iter().filter(|entry| entry.mount_point == Path::new("/")).count();
-    if roots != 1 || table.malformed() != 0 {
-        return Err(failed().detail(format!("{roots} mounts at \"/\" where there is one")));
+    if roots == 1 {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Setup, Step::Verify, "root");
+    Err(error.detail(format!("{roots} mounts at \"/\" where there is one")))
+}
+
+/// Every mount that came with a read-only bind is read-only: also one that appeared below its source a moment ago.
+fn read_only(policy: &Policy, table: &MountTable) -> Result<()> {
+    let targets: Vec<(&Path, Option<Access>)> = policy
+        .mounts()
+        .iter()
+        .map(|mount| match mount.kind() {
+            MountKind::Bind(bind) => (mount.target(), Some(bind.access)),
+            MountKind::Tmpfs(_)
+            | MountKind::File(_)
+            | MountKind::Directory(_)
+            | MountKind::Symlink(_)
+            | MountKind::Device
+            | MountKind::Dev
+            | MountKind::Proc(_)
+            | MountKind::Mask => (mount.target(), None),
+        })
+        .collect();
+    for entry in table.entries() {
+        let covering = targets.iter().filter(|(target, _)| entry.mount_point.starts_with(target));
+        let nearest = covering.max_by_key(|(target, _)| target.components().count());
+        if let Some((target, Some(Access::ReadOnly))) = nearest
+            && !entry.is_read_only()
+        {
+            let error =
+                Error::new(ErrorKind::Setup, Step::Verify, Object::SandboxPath(entry.mount_point.clone()));
+            return Err(error.detail(format!("it is writable, below the read-only {target:?}")));
+        }
     }
     Ok(())
 }
@@ -122,7 +162,7 @@ fn namespaces(pid: i32) -> Vec<NamespaceState> {
         .collect()
 }
 
-fn choices(plan: &Plan, brief: &Brief) -> Vec<(crate::error::Object, &'static str)> {
+fn choices(plan: &Plan, brief: &Brief) -> Vec<(Object, &'static str)> {
     let ladders = plan.items.iter().filter_map(|item| match &item.kind {
         ItemKind::Ladder(names) => {
             let taken = usize::try_from(brief.map().word(item.outcome)).unwrap_or(0);
@@ -147,7 +187,7 @@ fn missing(plan: &Plan, brief: &Brief) -> Vec<Missing> {
         .collect()
 }
 
-fn absent(plan: &Plan, sources: &[Found]) -> Vec<std::path::PathBuf> {
+fn absent(plan: &Plan, sources: &[Found]) -> Vec<PathBuf> {
     let pairs = plan.sources.iter().zip(sources);
     pairs
         .filter(|(_, found)| found.kind == SOURCE_ABSENT)

@@ -2,6 +2,7 @@
 
 use std::arch::global_asm;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::slice;
 
 use super::{Errno, address};
 use crate::machine::isa::INSN_SIZE;
@@ -40,7 +41,7 @@ pub(crate) fn machine_text() -> &'static [u8] {
     let length = end.addr() - begin.addr();
     // SAFETY: both labels stand in one assembly block of this file, `end` behind `begin`, in a section that is mapped
     // readable for the life of the program; nothing writes to it.
-    unsafe { std::slice::from_raw_parts(begin, length) }
+    unsafe { slice::from_raw_parts(begin, length) }
 }
 
 /// Memory of the caller that a table lies in, 8-byte aligned and never moved.
@@ -120,4 +121,4 @@ pub(crate) fn clone_into_table(
     Ok(Cloned { pid: i32::try_from(result).unwrap_or(0), pidfd })
 }
 
-const _: () = assert!(INSN_SIZE % 8 == 0);
+const _: () = assert!(INSN_SIZE.is_multiple_of(8));

@@ -1,5 +1,8 @@
 //! Memory shared with a child, and memory that can be executed. It must not know what lies in it.
 
+use nix::errno::Errno as NixErrno;
+use nix::unistd;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
@@ -30,13 +33,13 @@ impl SharedMap {
             .map_err(|errno| ("memfd_create", errno))?;
         let length = bytes.next_multiple_of(4096);
         let size = i64::try_from(length).map_err(|_| ("ftruncate", libc::EFBIG))?;
-        nix::unistd::ftruncate(&fd, size).map_err(|errno| ("ftruncate", errno as Errno))?;
+        unistd::ftruncate(&fd, size).map_err(|errno| ("ftruncate", errno as Errno))?;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at a place of the kernel's choice touches no memory that exists.
         let start =
             unsafe { libc::mmap(ptr::null_mut(), length, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
         if start == libc::MAP_FAILED {
-            return Err(("mmap", nix::errno::Errno::last_raw()));
+            return Err(("mmap", NixErrno::last_raw()));
         }
         let start = NonNull::new(start.cast::<u8>()).ok_or(("mmap", libc::ENOMEM))?;
         Ok(Self { fd, start, length })
@@ -45,11 +48,6 @@ impl SharedMap {
     /// Where it lies on this side.
     pub(crate) fn address(&self) -> u64 {
         address(self.start.as_ptr())
-    }
-
-    /// Its length in bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.length
     }
 
     fn check(&self, at: u32, bytes: usize) -> usize {
@@ -106,7 +104,7 @@ impl Drop for SharedMap {
     }
 }
 
-fn memfd(name: &std::ffi::CStr, flags: u32) -> Result<OwnedFd, Errno> {
+fn memfd(name: &CStr, flags: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: the name is a C string that lives across the call.
     let fd = unsafe { raw(libc::SYS_memfd_create, [address(name.as_ptr()), u64::from(flags), 0, 0, 0, 0]) }?;
     let fd = i32::try_from(fd).map_err(|_| libc::EBADF)?;
@@ -123,7 +121,7 @@ pub(crate) fn executable_memfd(bytes: &[u8]) -> Result<OwnedFd, (&'static str, E
         .map_err(|errno| ("memfd_create", errno))?;
     let mut rest = bytes;
     while !rest.is_empty() {
-        let written = nix::unistd::write(&fd, rest).map_err(|errno| ("write", errno as Errno))?;
+        let written = unistd::write(&fd, rest).map_err(|errno| ("write", errno as Errno))?;
         rest = &rest[written..];
     }
     let seals = libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;

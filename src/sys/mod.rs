@@ -1,5 +1,6 @@
 //! The only unsafe code: system calls that `nix` lacks, the machine's text, shared memory. It must not decide anything.
 
+use nix::errno::Errno as NixErrno;
 mod machine;
 mod memory;
 mod mount;
@@ -27,7 +28,7 @@ unsafe fn raw(nr: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
     // SAFETY: the caller upholds the contract of the call.
     let result = unsafe { libc::syscall(nr, a, b, c, d, e, f) };
     if result == -1 {
-        return Err(nix::errno::Errno::last_raw());
+        return Err(NixErrno::last_raw());
     }
     Ok(result.cast_unsigned())
 }

@@ -2,6 +2,9 @@
 
 use super::{CloneHow, Errno, clone_into_table, raw};
 use crate::machine::isa::{Insn, Opcode, PROGRESS_SIZE};
+use nix::sys::signal;
+use nix::sys::signal::SigSet;
+use nix::sys::signal::SigmaskHow;
 
 /// Makes a call with constant arguments chosen so that it cannot succeed in doing anything: bad descriptors, null pointers,
 /// unknown commands. `Ok` or the errno tell whether the kernel, or a filter, knows the call.
@@ -28,6 +31,8 @@ pub(crate) fn secure_exec() -> bool {
 
 /// Makes a child in these new namespaces that ends at once, and reaps it.
 pub(crate) fn try_clone_namespaces(flags: u64) -> Result<(), Errno> {
+    // In clone's flags CLONE_NEWTIME would be a part of the exit signal.
+    let legacy = flags & 0xff == 0;
     let insn = Insn {
         opcode: Opcode::Fail as u8,
         flags: 0,
@@ -42,18 +47,18 @@ pub(crate) fn try_clone_namespaces(flags: u64) -> Result<(), Errno> {
     table.fill(&insn.to_bytes());
     let progress = super::Buffer::new(PROGRESS_SIZE);
     let shared = u64::from((libc::CLONE_VM | libc::CLONE_VFORK).cast_unsigned());
-    let mask = nix::sys::signal::SigSet::all();
-    let mut before = nix::sys::signal::SigSet::empty();
-    let how = nix::sys::signal::SigmaskHow::SIG_SETMASK;
-    nix::sys::signal::pthread_sigmask(how, Some(&mask), Some(&mut before)).map_err(|errno| errno as Errno)?;
+    let mask = SigSet::all();
+    let mut before = SigSet::empty();
+    let how = SigmaskHow::SIG_SETMASK;
+    signal::pthread_sigmask(how, Some(&mask), Some(&mut before)).map_err(|errno| errno as Errno)?;
     let made = clone_into_table(CloneHow::Clone3, flags | shared, table.address(), progress.address())
         .or_else(|errno| match errno {
-            libc::ENOSYS => {
+            libc::ENOSYS if legacy => {
                 clone_into_table(CloneHow::Clone, flags | shared, table.address(), progress.address())
             }
             other => Err(other),
         });
-    nix::sys::signal::pthread_sigmask(how, Some(&before), None).map_err(|errno| errno as Errno)?;
+    signal::pthread_sigmask(how, Some(&before), None).map_err(|errno| errno as Errno)?;
     let child = made?;
     super::reap(&child.pidfd, super::process::Block::UntilExit).map(drop)
 }

@@ -1,5 +1,7 @@
 //! Pidfds, waiting with usage, readiness, messages with the sender's pid. It must not decide what an outcome means.
 
+use nix::errno::Errno as NixErrno;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::{Errno, address, number, raw};
@@ -113,7 +115,7 @@ pub(crate) fn readable_fds<const N: usize>(
     // SAFETY: `list` has N entries and lives across the call.
     let result = unsafe { libc::poll(list.as_mut_ptr(), count, timeout_ms) };
     if result < 0 {
-        return Err(nix::errno::Errno::last_raw());
+        return Err(NixErrno::last_raw());
     }
     Ok(list.map(|entry| entry.revents))
 }
@@ -132,7 +134,7 @@ pub(crate) fn receive_with_pid(
     let mut control = [0_u64; 4];
     let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: a msghdr of zeroes is valid: no name, no vectors, no control data.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
     header.msg_iov = &raw mut iov;
     header.msg_iovlen = 1;
     header.msg_control = control.as_mut_ptr().cast();
@@ -141,7 +143,7 @@ pub(crate) fn receive_with_pid(
     // SAFETY: the header's pointers and lengths name `iov`, `buffer` and `control`, which live across the call.
     let result = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
     if result < 0 {
-        return Err(nix::errno::Errno::last_raw());
+        return Err(NixErrno::last_raw());
     }
     let length = result.cast_unsigned();
     if length == 0 {
