@@ -9,12 +9,14 @@
 //! same program: a static one that does nothing where gcc can build it, else `/bin/true`.
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
+use std::error::Error;
 use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::hint::black_box;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 use std::{env, process};
 
@@ -31,7 +33,7 @@ const MIB: usize = 1 << 20;
 /// What the flatness of the image is held to: the ratio of medians.
 const TARGET: f64 = 1.2;
 
-type Failure = Box<dyn std::error::Error>;
+type Failure = Box<dyn Error>;
 
 fn main() -> Result<(), Failure> {
     if let Some(bytes) = env::var_os(TOUCHED) {
@@ -143,7 +145,7 @@ fn latency(criterion: &mut Criterion, program: &Path) -> Result<(), Failure> {
 /// The same spawn from a small process and from a large one, turn by turn.
 fn flatness(program: &Path) -> Result<(), Failure> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let cpus = std::thread::available_parallelism()?;
+    let cpus = available_parallelism()?;
     println!(
         "\nspawn to reap, by the caller's touched memory (4 KiB pages); Linux {}, {cpus} CPUs",
         kernel.trim()

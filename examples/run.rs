@@ -347,17 +347,17 @@ mod tests {
         assert_eq!(size("64K"), Ok(64 << 10));
         assert_eq!(size("256MiB"), Ok(256 << 20));
         assert_eq!(size("2g"), Ok(2 << 30));
-        assert!(size("").is_err());
-        assert!(size("12X").is_err());
-        assert!(size("99999999999T").is_err());
+        assert_ne!(size("").err(), None);
+        assert_ne!(size("12X").err(), None);
+        assert_ne!(size("99999999999T").err(), None);
     }
 
     #[test]
     fn times_are_positive_seconds() {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
-        assert!(seconds("0").is_err());
-        assert!(seconds("-1").is_err());
-        assert!(seconds("nan").is_err());
+        assert_ne!(seconds("0").err(), None);
+        assert_ne!(seconds("-1").err(), None);
+        assert_ne!(seconds("nan").err(), None);
     }
 
     #[test]
