@@ -29,6 +29,13 @@ pub(crate) fn compile(policy: &Policy, host: &Host, set: Namespaces) -> Result<P
         return Err(error.call("clone", libc::EINVAL).detail("this kernel does not have them"));
     }
     let ids = identity::plan(policy, host, set)?;
+    let program_enters = policy.init == Init::Reaper || host.features().contains(Features::TIME_NS_ON_EXEC);
+    if set.contains(Namespaces::TIME) && !program_enters {
+        let error = Error::new(ErrorKind::Unsupported, Step::Time, "time namespace");
+        return Err(
+            error.detail("without an init a program enters it only at exec, since Linux 6.2: keep the init")
+        );
+    }
     let mut context = Context::new(policy, host, set);
     let context = &mut context;
     let copy_entry = start(context);
@@ -52,12 +59,15 @@ pub(crate) fn compile(policy: &Policy, host: &Host, set: Namespaces) -> Result<P
     // Before the program can hold a terminal or a key of the caller.
     process::session(context);
     if set.contains(Namespaces::MOUNT) {
+        context.owner = identity::late_owner(&ids, set);
         tree(context)?;
+    } else {
+        context.notes.push("the program sees the host's files: there is no mount namespace".into());
     }
     // They need CAP_SYS_ADMIN and CAP_SYS_RESOURCE over the sandbox's own namespaces, and the host's /proc in reach.
     knob::user_namespaces(context);
-    knob::memfd_exec(context);
-    knob::names(context);
+    knob::memfd_exec(context)?;
+    knob::names(context)?;
     knob::loopback(context);
     if set.contains(Namespaces::MOUNT) {
         // Nothing is made in the root any more.

@@ -122,6 +122,8 @@ pub(crate) struct Context<'a> {
     pub(crate) trees: i32,
     /// The new root.
     pub(crate) root: Cell,
+    /// The program's uid and gid, where it takes them only after the tree stands: what is its own is given to it.
+    pub(crate) owner: Option<(Operand, Operand)>,
     /// What masks are made of.
     pub(crate) blank: Option<Cell>,
     /// Path of the place that the new root was mounted at, for mount(2).
@@ -150,6 +152,7 @@ impl<'a> Context<'a> {
             brief_next: SOURCES,
             trees: 0,
             root,
+            owner: None,
             blank: None,
             place,
             target,

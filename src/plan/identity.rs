@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::asm::{Call, Cell, num, sym};
+use super::asm::{Call, Cell, Operand, num, sym};
 use super::context::{Context, u64_of};
 use super::facts;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -189,6 +189,8 @@ pub(super) fn take(context: &mut Context<'_>, ids: &IdPlan) {
     if changes {
         keep_capabilities(context);
         change(context, ids);
+    } else {
+        inherited(context, ids);
     }
     let inside = ids.writer != MapWriter::Nobody;
     if inside {
@@ -197,6 +199,23 @@ pub(super) fn take(context: &mut Context<'_>, ids: &IdPlan) {
     // A change of ids makes the process non-dumpable, and files of /proc its own no longer; the image holds no secret.
     let (option, one) = (sym(u64_of(libc::PR_SET_DUMPABLE), "PR_SET_DUMPABLE"), num(1));
     context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(one));
+}
+
+/// Who will own what the tree gives to the program, where files are not made by the program's own ids.
+pub(super) fn late_owner(ids: &IdPlan, set: Namespaces) -> Option<(Operand, Operand)> {
+    let late = !set.contains(Namespaces::USER) && ids.host != HostIds::Callers;
+    late.then(|| (Cell::brief(HOST_UID, "host_uid").word(), Cell::brief(HOST_GID, "host_gid").word()))
+}
+
+/// What an unprivileged caller cannot change is said.
+fn inherited(context: &mut Context<'_>, ids: &IdPlan) {
+    if !context.host.identity().groups.is_empty() {
+        let note = "supplementary groups are the caller's: an unprivileged caller cannot drop them (user_namespaces(7))";
+        context.notes.push(note.into());
+    }
+    if ids.writer == MapWriter::Nobody {
+        context.notes.push("uid and gid are the caller's: there is no user namespace to map others".into());
+    }
 }
 
 fn keep_capabilities(context: &mut Context<'_>) {

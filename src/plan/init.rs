@@ -37,6 +37,8 @@ pub(super) fn split(context: &mut Context<'_>) {
     serve(context, pid);
     context.asm.bind(program);
     context.asm.step(Step::Init, "program");
+    // The caller reads back what holds of this process, and may want to trace it; nothing runs inside yet.
+    dumpable(context, 1);
     // Without a pid namespace init's end would not end the program.
     let option = sym(u64_of(libc::PR_SET_PDEATHSIG), "PR_SET_PDEATHSIG");
     let kill = sym(u64_of(libc::SIGKILL), "SIGKILL");
@@ -44,6 +46,11 @@ pub(super) fn split(context: &mut Context<'_>) {
     let parent = context.asm.cell("parent");
     context.asm.call(Call::new(libc::SYS_getppid, "getppid").into(parent));
     context.asm.assert_equal(&parent.word(), u64::MAX, own.word(), "init is gone");
+}
+
+fn dumpable(context: &mut Context<'_>, value: i64) {
+    let option = sym(u64_of(libc::PR_SET_DUMPABLE), "PR_SET_DUMPABLE");
+    context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(num(value)));
 }
 
 /// What both need before there are two: signals that are readable, and no way for one to look into the other.
@@ -61,8 +68,7 @@ fn prepare(context: &mut Context<'_>) {
     asm.call(call.arg(cloexec));
     // The program may have init's ids: it must not be able to trace it (ptrace(2), "Ptrace access mode checking"). An exec
     // makes the program dumpable again.
-    let option = sym(u64_of(libc::PR_SET_DUMPABLE), "PR_SET_DUMPABLE");
-    asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(num(0)));
+    dumpable(context, 0);
     if !context.in_set(Namespaces::PID) {
         let option = sym(u64_of(libc::PR_SET_CHILD_SUBREAPER), "PR_SET_CHILD_SUBREAPER");
         context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(num(1)));

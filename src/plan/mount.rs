@@ -138,7 +138,10 @@ fn one(context: &mut Context<'_>, mount: &Mount, ground: Ground) {
         MountKind::Bind(bind) => bind::bind(context, bind, target, ground),
         MountKind::Tmpfs(tmpfs) => filesystem(context, tmpfs, target, ground),
         MountKind::File(file) => write_file(context, file, target),
-        MountKind::Directory(mode) => make_directory(context, target, *mode),
+        MountKind::Directory(mode) => {
+            make_directory(context, target, *mode);
+            give(context, target);
+        }
         MountKind::Symlink(to) => {
             let to = context.asm.string(to.as_os_str().as_bytes());
             symlink(context, to, target);
@@ -233,6 +236,19 @@ fn filesystem(context: &mut Context<'_>, tmpfs: &Tmpfs, target: &Path, ground: G
     let attributes = Attributes::PLAIN.with(tmpfs.execution);
     let what = Fresh { kind: "tmpfs", options: &options, attributes };
     attach::fresh(context, &what, &At::Path(target), None, None);
+    give(context, target);
+}
+
+/// Without a user namespace the set-up makes files with the caller's ids: what the policy makes for the program becomes the
+/// program's.
+fn give(context: &mut Context<'_>, target: &Path) {
+    let Some((uid, gid)) = context.owner.clone() else { return };
+    attach::open_at(context, &At::Path(target));
+    let at = context.target;
+    let (empty, flags) = (context.asm.string(b""), sym(u64_of(libc::AT_EMPTY_PATH), "AT_EMPTY_PATH"));
+    let call = Call::new(libc::SYS_fchownat, "fchownat").arg(at.word()).arg(empty).arg(uid).arg(gid);
+    context.asm.call(call.arg(flags));
+    context.close(at);
 }
 
 /// Hides what is there: a copy of the blank directory or file over it.

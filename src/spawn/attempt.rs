@@ -1,8 +1,7 @@
 //! A launch: the sets in order, each an attempt; and the child that came of it.
 
-use crate::error;
 use crate::machine::isa::INSN_SIZE;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::process;
 use std::result::Result as StdResult;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use super::parent::{Heard, Parent};
 use super::request::Request;
 use super::source::{self, Found};
 use super::{map, verify};
-use crate::error::{Attempt, Error, ErrorKind, Refusal, Result, Step};
+use crate::error::{Attempt, Error, ErrorKind, Refusal, Result, Step, errno_text};
 use crate::host::{Features, Host};
 use crate::machine::image;
 use crate::machine::segment::Bases;
@@ -47,7 +46,7 @@ impl Compiled {
         let image = match launch {
             Launch::Copy => Err("asked for".to_owned()),
             Launch::Auto | Launch::Image => {
-                make_image(&plan).map_err(|(call, errno)| format!("{call}: {}", error::errno_text(errno)))
+                make_image(&plan).map_err(|(call, errno)| format!("{call}: {}", errno_text(errno)))
             }
         };
         match (launch, image) {
@@ -98,7 +97,7 @@ pub(crate) fn launch(fence: &Arc<Fence>, mut request: Request) -> Result<Running
     for (index, (set, compiled)) in fence.plans.iter().enumerate() {
         let last = index + 1 == fence.plans.len();
         let tried = match compiled {
-            Ok(compiled) => attempt(fence, index, compiled, request),
+            Ok(compiled) => by_any_method(fence, index, compiled, request),
             Err(error) => Err(Box::new((error.again(), request))),
         };
         match tried {
@@ -147,8 +146,41 @@ fn shows_namespaces(step: Step) -> bool {
 
 type Tried = StdResult<Running, Box<(Error, Request)>>;
 
-fn attempt(fence: &Arc<Fence>, index: usize, compiled: &Compiled, request: Request) -> Tried {
-    let made = prepare(fence, compiled, &request);
+/// By the image; and by a copy, if the host turns out not to execute it and the policy leaves the choice.
+fn by_any_method(fence: &Arc<Fence>, index: usize, compiled: &Compiled, request: Request) -> Tried {
+    let fd = match &compiled.image {
+        Ok(fd) => fd,
+        Err(why) => return attempt(fence, index, (compiled, &Method::Copy { why: why.clone() }), request),
+    };
+    let failed = match attempt(fence, index, (compiled, &Method::Image { fd: fd.as_raw_fd() }), request) {
+        Ok(running) => return Ok(running),
+        Err(failed) => failed,
+    };
+    let refused = failed.0.step() == Step::Start && failed.0.failed_call() == Some("execveat");
+    let refusals = [libc::EACCES, libc::EPERM, libc::ENOSYS, libc::ENOEXEC];
+    match failed.0.raw_os_error() {
+        Some(errno) if refused && refusals.contains(&errno) && fence.policy.launch == Launch::Auto => {
+            let why = format!("execveat of the image: {}", errno_text(errno));
+            attempt(fence, index, (compiled, &Method::Copy { why }), failed.1)
+        }
+        _ => Err(failed),
+    }
+}
+
+/// How one attempt gets its child an address space of its own.
+#[derive(Debug)]
+enum Method {
+    Image { fd: RawFd },
+    Copy { why: String },
+}
+
+fn attempt(
+    fence: &Arc<Fence>,
+    index: usize,
+    (compiled, method): (&Compiled, &Method),
+    request: Request,
+) -> Tried {
+    let made = prepare(fence, (compiled, method), &request);
     let (parent, linked, sources) = match made {
         Ok(made) => made,
         Err(error) => return Err(Box::new((error, request))),
@@ -156,8 +188,12 @@ fn attempt(fence: &Arc<Fence>, index: usize, compiled: &Compiled, request: Reque
     let deadline = Instant::now() + fence.policy.setup_timeout;
     match confine(fence, compiled, &parent, &linked, (&sources, deadline)) {
         // The child has copies of all that the request held; the program's ends of pipes must not stay open here.
-        Ok((report, program)) => {
+        Ok((mut report, program)) => {
             drop(request);
+            report.method = match method {
+                Method::Image { .. } => LaunchMethod::Image,
+                Method::Copy { why } => LaunchMethod::Copy { why: why.clone() },
+            };
             let init = compiled.plan.init;
             let fence = Arc::clone(fence);
             Ok(Running { parent, report, init, program, fence, index, linked })
@@ -168,7 +204,11 @@ fn attempt(fence: &Arc<Fence>, index: usize, compiled: &Compiled, request: Reque
 }
 
 /// Opens the sources, fills the brief, links the tables, clones.
-fn prepare(fence: &Fence, compiled: &Compiled, request: &Request) -> Result<(Parent, Linked, Vec<Found>)> {
+fn prepare(
+    fence: &Fence,
+    (compiled, method): (&Compiled, &Method),
+    request: &Request,
+) -> Result<(Parent, Linked, Vec<Found>)> {
     let plan = &compiled.plan;
     let sources = plan.sources.iter().map(source::find).collect::<Result<Vec<_>>>()?;
     let close_range = if fence.host.features().contains(Features::CLOSE_RANGE) {
@@ -189,7 +229,7 @@ fn prepare(fence: &Fence, compiled: &Compiled, request: &Request) -> Result<(Par
     let tail_at = usize::try_from(plan.tail_at).unwrap_or(0);
     let brief = Brief::new(tail_at + tail.segment.len())?;
     super::parent::fill(&brief, plan, &sources, request);
-    let (bases, copy) = bases(compiled, &brief);
+    let (bases, copy) = bases(compiled, method, &brief);
     let mut bytes = Vec::new();
     tail.segment.link(&bases, &mut bytes);
     brief.map().set_bytes(plan.tail_at, &bytes);
@@ -197,13 +237,12 @@ fn prepare(fence: &Fence, compiled: &Compiled, request: &Request) -> Result<(Par
     super::parent::enter_tail(&brief, tail_rows);
     let image_rows = bases.image + plan.code.segment.rows_at() as u64;
     let entry = image_rows + (plan.copy_entry * INSN_SIZE) as u64;
-    let then = match &compiled.image {
-        Ok(fd) => {
-            use std::os::fd::AsRawFd;
+    let then = match method {
+        Method::Image { fd } => {
             let (argv, envp) = (request.argv.address(), request.envp.address());
-            Then::Image { fd: fd.as_raw_fd(), carried: plan.carried, argv, envp }
+            Then::Image { fd: *fd, carried: plan.carried, argv, envp }
         }
-        Err(_) => Then::Copy { entry },
+        Method::Copy { .. } => Then::Copy { entry },
     };
     let tail_cells = cells.iter().map(|cell| cell.address.offset).collect();
     let linked =
@@ -214,9 +253,9 @@ fn prepare(fence: &Fence, compiled: &Compiled, request: &Request) -> Result<(Par
 }
 
 /// Where the segments lie for the child. A copy runs the plan's table from this process's memory.
-fn bases(compiled: &Compiled, brief: &Brief) -> (Bases, Option<sys::Buffer>) {
+fn bases(compiled: &Compiled, method: &Method, brief: &Brief) -> (Bases, Option<sys::Buffer>) {
     let plan = &compiled.plan;
-    if compiled.image.is_ok() {
+    if matches!(method, Method::Image { .. }) {
         let machine = sys::MACHINE.unwrap_or(0);
         return (image::bases(machine, sys::machine_text(), plan.tail_at), None);
     }
@@ -254,7 +293,10 @@ fn start(
     window.segment.link(&bases, &mut bytes);
     memory.fill(&bytes);
     let rows = memory.address() + window.segment.rows_at() as u64;
-    let shared = if compiled.image.is_ok() { libc::CLONE_VM | libc::CLONE_VFORK } else { 0 };
+    let shared = match then {
+        Then::Image { .. } => libc::CLONE_VM | libc::CLONE_VFORK,
+        Then::Copy { .. } => 0,
+    };
     let namespaces = plan.set.difference(Namespaces::TIME).bits();
     let flags = u64::from(namespaces) | u64::from(shared.cast_unsigned());
     let how =
@@ -287,13 +329,8 @@ fn confine(
     }
     match parent.hear(deadline)? {
         Heard::Message(Message::Ready, program) => {
-            let mut report =
-                verify::read_back(plan, &fence.policy, (parent.pid(), program), parent.brief(), sources)?;
-            report.method = match &compiled.image {
-                Ok(_) => LaunchMethod::Image,
-                Err(why) => LaunchMethod::Copy { why: why.clone() },
-            };
-            Ok((report, program))
+            let pids = (parent.pid(), program);
+            Ok((verify::read_back(plan, &fence.policy, pids, parent.brief(), sources)?, program))
         }
         Heard::Message(..) => {
             Err(Error::new(ErrorKind::Setup, Step::Gate, "socket").detail("the child said something else"))
@@ -313,7 +350,18 @@ impl Linked {
             Region { code: &self.tail, rows_at: self.bases.tail + self.tail.segment.rows_at() as u64 },
             Region { code: &self.window, rows_at: self.window_rows },
         ];
-        explain(&regions, parent.brief(), death, &fence.host, compiled.plan.set)
+        let error = explain(&regions, parent.brief(), death, &fence.host, compiled.plan.set);
+        match (error.step(), error.raw_os_error()) {
+            // The program's own argument list goes through the image's exec first.
+            (Step::Start, Some(libc::E2BIG)) => Error::new(ErrorKind::Exec, Step::Exec, "program")
+                .call("execve", libc::E2BIG)
+                .detail("arguments and environment are larger than the kernel takes (execve(2), \"Limits\")"),
+            (Step::Window | Step::Descriptors, Some(libc::EINVAL | libc::EBADF | libc::EMFILE)) => error
+                .detail(
+                    "RLIMIT_NOFILE of the caller may be too low for the descriptors that the set-up holds",
+                ),
+            _ => error,
+        }
     }
 }
 
