@@ -1,5 +1,11 @@
 //! The command of `examples/run.rs`, run as its users run it. `cargo test` builds the examples before it runs this.
 
+/// Its own tests, which `cargo test` runs nowhere else: it builds examples as programs.
+#[cfg(test)]
+#[path = "../examples/run.rs"]
+#[expect(dead_code, reason = "its main")]
+mod example;
+
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
