@@ -16,6 +16,9 @@ use crate::policy::{Absence, Access, Bind, Source, Submounts};
 pub(super) const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
+/// Room for the text of a mirrored symlink and its NUL: each has its own zeroes, as readlink writes none.
+const LINK_MAX: usize = 256;
+
 /// How a bind is named in errors.
 pub(super) fn object(bind: &Bind, target: PathBuf) -> Object {
     let how = match bind.access {
@@ -66,10 +69,15 @@ fn mirrored_symlink(context: &mut Context<'_>, index: usize, target: &Path, done
     let next = context.asm.label();
     let kind = facts(context, index).word();
     context.asm.if_differs(&kind, u64::MAX, sym(SOURCE_SYMLINK, "symlink"), next);
-    let text = context.asm.cell_of("link", 4096);
+    let (text, length) = (context.asm.cell_of("link", LINK_MAX), context.asm.cell("length"));
     let name = context.asm.string(path.as_os_str().as_bytes());
     let call = Call::new(libc::SYS_readlinkat, "readlinkat").arg(cwd()).arg(name);
-    context.asm.call(call.arg(text.pointer()).arg(num(4095)));
+    let most = num(i64::try_from(LINK_MAX).unwrap_or(0));
+    context.asm.call(call.arg(text.pointer()).arg(most.clone()).into(length));
+    let (short, why) = (context.asm.label(), "the host's symlink is longer than 255 bytes");
+    context.asm.if_less(&length.word(), most, short);
+    context.asm.fail(why);
+    context.asm.bind(short);
     symlink(context, text.pointer(), target);
     context.asm.goto(done);
     context.asm.bind(next);

@@ -121,6 +121,8 @@ pub(super) fn plan(policy: &Policy, host: &Host, set: Namespaces) -> Result<IdPl
     let (writer, ids) = match mapping {
         Mapping::KeepHostRoot => (if user { MapWriter::Child } else { MapWriter::Nobody }, HostIds::Callers),
         Mapping::Own if !root => (if user { MapWriter::Child } else { MapWriter::Nobody }, HostIds::Callers),
+        // Root only in its own eyes: there the id is an unprivileged one's already, and no other is to be had.
+        Mapping::Own if user && alone(host) => (MapWriter::Child, HostIds::Callers),
         Mapping::Own if can_set => (privileged, pool(host)?),
         Mapping::Own => {
             return Err(unsupported(
@@ -144,6 +146,16 @@ pub(super) fn plan(policy: &Policy, host: &Host, set: Namespaces) -> Result<IdPl
         }
     };
     Ok(IdPlan { writer, host: ids, uid, gid })
+}
+
+/// Whether the caller's user namespace maps its own id only, and not to id 0 outside.
+fn alone(host: &Host) -> bool {
+    let (uids, gids) = (facts::map_or_identity(host.uid_map()), facts::map_or_identity(host.gid_map()));
+    let one = |map: &IdMap| match map.extents() {
+        [extent] => extent.count == 1 && extent.outside != 0,
+        _ => false,
+    };
+    one(&uids) && one(&gids)
 }
 
 /// The unprivileged ids that a root caller can give away, one for each pid where its own map has that many.

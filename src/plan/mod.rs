@@ -21,7 +21,7 @@ mod tail;
 mod tests;
 mod window;
 
-pub(crate) use asm::{Code, Op};
+pub(crate) use asm::{Cell, Code, Op};
 pub(crate) use compile::{BRIEF_SPAN, compile};
 pub(crate) use context::{Item, ItemKind, Recursive, SourceHow, SourcePlan};
 pub(crate) use identity::{IdPlan, MapWriter};
@@ -77,7 +77,13 @@ impl Plan {
     }
 }
 
-pub(crate) fn write_ops(f: &mut Formatter<'_>, code: &Code) -> fmt::Result {
+impl Display for Code {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write_ops(f, self)
+    }
+}
+
+fn write_ops(f: &mut Formatter<'_>, code: &Code) -> fmt::Result {
     let mut last = None;
     for (index, op) in code.ops.iter().enumerate() {
         let head = (op.step, op.object);

@@ -14,7 +14,7 @@ use super::outcome::Outcome;
 use super::stdio::Stdio;
 use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::plan::{BRIEF_SPAN, Program};
-use crate::spawn::{Fence, Request, Strings, launch};
+use crate::spawn::{Fence, Request, Strings, explain, launch};
 use crate::sys;
 
 /// Where programs are looked for when the environment inside has no `PATH` (execvp(3)).
@@ -159,6 +159,16 @@ impl Command {
     /// As [`Command::spawn_held`]; [`ErrorKind::Exec`] where the program could not be executed.
     pub fn spawn(&mut self) -> Result<Child> {
         self.held(&Stdio::null())?.release()
+    }
+
+    /// The dry run of this command: for each namespace set the plan, and behind it what belongs to the command.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidCommand`] for a mistake in the command.
+    pub fn explain(&self) -> Result<String> {
+        let null = || Stdio::null().ends(0).map(|(fd, _)| fd);
+        let request = self.request([null()?, null()?, null()?])?;
+        Ok(explain(&self.fence, &request))
     }
 
     /// Runs the program to its end and collects what it wrote.

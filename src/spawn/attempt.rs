@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::process;
 use std::result::Result as StdResult;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::brief::Brief;
 use super::enforcement::{Enforcement, LaunchMethod};
@@ -19,7 +19,7 @@ use crate::host::{Features, Host};
 use crate::machine::image;
 use crate::machine::segment::Bases;
 use crate::machine::wire::Message;
-use crate::plan::{CloseRange, Code, Plan, TailInput, Then, WindowInput, tail, window};
+use crate::plan::{Cell, CloseRange, Code, Plan, TailInput, Then, WindowInput, tail, window};
 use crate::policy::{Init, Launch, Namespaces, Policy};
 use crate::sys::{self, CloneHow};
 
@@ -203,6 +203,38 @@ fn attempt(
     }
 }
 
+/// The plans and the tails of one command, as text.
+pub(crate) fn explain_command(fence: &Fence, request: &Request) -> String {
+    let mut text = String::new();
+    for (set, compiled) in &fence.plans {
+        match compiled {
+            Ok(compiled) => {
+                let (tail, _) = command_tail(fence, &compiled.plan, request);
+                text.push_str(&format!("{}# the command\n{tail}", compiled.plan));
+            }
+            Err(error) => text.push_str(&format!("# namespaces {set}\n# {error}\n")),
+        }
+    }
+    text
+}
+
+fn command_tail(fence: &Fence, plan: &Plan, request: &Request) -> (Code, Vec<Cell>) {
+    let targets: Vec<i32> = request.passed.iter().map(|(_, target)| *target).collect();
+    tail(&TailInput {
+        program: &request.program,
+        name: request.name.clone(),
+        cwd: &request.cwd,
+        targets: &targets,
+        passed_at: plan.passed_at,
+        close_range: close_range(fence),
+        limits: &plan.late_limits,
+    })
+}
+
+fn close_range(fence: &Fence) -> CloseRange {
+    if fence.host.features().contains(Features::CLOSE_RANGE) { CloseRange::Here } else { CloseRange::Later }
+}
+
 /// Opens the sources, fills the brief, links the tables, clones.
 fn prepare(
     fence: &Fence,
@@ -211,21 +243,8 @@ fn prepare(
 ) -> Result<(Parent, Linked, Vec<Found>)> {
     let plan = &compiled.plan;
     let sources = plan.sources.iter().map(source::find).collect::<Result<Vec<_>>>()?;
-    let close_range = if fence.host.features().contains(Features::CLOSE_RANGE) {
-        CloseRange::Here
-    } else {
-        CloseRange::Later
-    };
-    let targets: Vec<i32> = request.passed.iter().map(|(_, target)| *target).collect();
-    let (tail, cells) = tail(&TailInput {
-        program: &request.program,
-        name: request.name.clone(),
-        cwd: &request.cwd,
-        targets: &targets,
-        passed_at: plan.passed_at,
-        close_range,
-        limits: &plan.late_limits,
-    });
+    let close_range = close_range(fence);
+    let (tail, cells) = command_tail(fence, plan, request);
     let tail_at = usize::try_from(plan.tail_at).unwrap_or(0);
     let brief = Brief::new(tail_at + tail.segment.len())?;
     super::parent::fill(&brief, plan, &sources, request);
@@ -301,7 +320,8 @@ fn start(
     let flags = u64::from(namespaces) | u64::from(shared.cast_unsigned());
     let how =
         if fence.host.features().contains(Features::CLONE3) { CloneHow::Clone3 } else { CloneHow::Clone };
-    let cloned = super::parent::clone(plan.init, (how, flags), (rows, at)).map_err(|errno| {
+    let deadline = Instant::now() + fence.policy.setup_timeout;
+    let cloned = super::parent::clone(plan.init, (how, flags), (rows, at), deadline).map_err(|errno| {
         let call = if how == CloneHow::Clone3 { "clone3" } else { "clone" };
         let error = Error::new(ErrorKind::Setup, Step::Clone, format!("namespaces {}", plan.set));
         error.call(call, errno).causes_found(causes(Step::Clone, errno, &fence.host, plan.set))
@@ -365,6 +385,9 @@ impl Linked {
     }
 }
 
+/// After this time the socket's end is late, and the kernel's own mark is looked at.
+const LATE: Duration = Duration::from_millis(10);
+
 impl Running {
     /// Lets the program go and waits until it runs.
     pub(crate) fn release(&self) -> Result<()> {
@@ -372,7 +395,8 @@ impl Running {
         self.parent.tell(Message::Go)?;
         let mut announced = false;
         loop {
-            match self.parent.hear(deadline)? {
+            let until = if announced { deadline.min(Instant::now() + LATE) } else { deadline };
+            match self.parent.hear(until)? {
                 Heard::Message(Message::Exec, _) if !announced => announced = true,
                 Heard::Message(..) => {
                     let error = Error::new(ErrorKind::Setup, Step::Gate, "socket");
@@ -380,6 +404,9 @@ impl Running {
                 }
                 Heard::End if announced && !self.parent.gave_up() => return Ok(()),
                 Heard::End => return Err(self.exec_error(self.parent.death())),
+                // Someone else holds the socket's other end.
+                Heard::Nothing if self.parent.has_left() && !self.parent.gave_up() => return Ok(()),
+                Heard::Nothing if Instant::now() < deadline => {}
                 Heard::Nothing => {
                     self.parent.end();
                     return Err(self.exec_error(Death::TimedOut));

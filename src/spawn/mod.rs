@@ -11,7 +11,8 @@ mod request;
 mod signals;
 mod source;
 mod verify;
+mod watchdog;
 
-pub(crate) use attempt::{Compiled, Fence, Running, launch};
+pub(crate) use attempt::{Compiled, Fence, Running, explain_command as explain, launch};
 pub use enforcement::{Enforcement, LaunchMethod, Missing, NamespaceState};
 pub(crate) use request::{Request, Strings};

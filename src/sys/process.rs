@@ -27,6 +27,18 @@ pub(crate) fn send_signal(pidfd: impl AsFd, signal: i32) -> Result<(), Errno> {
     unsafe { raw(libc::SYS_pidfd_send_signal, args) }.map(drop)
 }
 
+/// SIGKILL through a pidfd that another thread is about to own; -1 is nobody's.
+pub(crate) fn kill_by_number(pidfd: i32) {
+    // SAFETY: the call takes numbers and a null pointer.
+    let sent =
+        unsafe { raw(libc::SYS_pidfd_send_signal, [number(pidfd), number(libc::SIGKILL), 0, 0, 0, 0]) };
+    // EBADF: no child was made yet, or no more; ESRCH: it has ended. Both are what is wanted.
+    debug_assert!(
+        matches!(sent, Ok(_) | Err(libc::EBADF | libc::ESRCH)),
+        "a pidfd of our own child: {sent:?}"
+    );
+}
+
 /// Whether to wait for the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Block {
