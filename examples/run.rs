@@ -124,7 +124,7 @@ fn say(text: impl Display) {
 fn run(args: &Args) -> Result<u8, Failure> {
     let sandbox = fence(args)?.build()?;
     if args.explain {
-        return explain(&sandbox);
+        return explain(&command(&sandbox, args)?.explain()?);
     }
     // Blocked before the program starts, so that none is lost; the program itself starts with none blocked.
     let mut forwarded = SigSet::empty();
@@ -224,9 +224,9 @@ fn command(sandbox: &Sandbox, args: &Args) -> Result<Command, Failure> {
     Ok(command)
 }
 
-fn explain(sandbox: &Sandbox) -> Result<u8, Failure> {
+fn explain(plan: &str) -> Result<u8, Failure> {
     let mut out = io::stdout().lock();
-    match sandbox.plans().try_for_each(|plan| write!(out, "{plan}")).and_then(|()| out.flush()) {
+    match out.write_all(plan.as_bytes()).and_then(|()| out.flush()) {
         // Whoever reads has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
         Err(error) => Err(format!("standard output: {error}").into()),
