@@ -19,9 +19,7 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
-    use ringfence::{
-        Child, Core, ErrorKind, Init, Launch, LaunchMethod, Outcome, Sandbox, Stdio, Step, Verdict,
-    };
+    use ringfence::{Child, Core, ErrorKind, Init, Launch, Outcome, Sandbox, Stdio, Step, Verdict};
 
     use super::support::{
         alone, children, eventually, members, pid_namespace, said, shell, skipped, status_field, system,

@@ -190,3 +190,10 @@ pub(crate) fn descriptors() -> Vec<(i32, String)> {
     list.sort();
     list
 }
+
+/// Major and minor of the kernel's version.
+pub(crate) fn kernel() -> (u32, u32) {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = text.split(['.', '-']).map_while(|part| part.trim().parse().ok());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
