@@ -351,13 +351,13 @@ mod tests {
             let stop = AtomicBool::new(false);
             thread::scope(|scope| {
                 scope.spawn(|| {
+                    // They live on to the end, so that what one of them holds stays held.
                     let mut forked = Vec::new();
                     while !stop.load(Ordering::SeqCst) {
-                        forked.push(unrelated_fork());
-                        if forked.len() > 100 {
-                            forked.drain(..).for_each(end);
+                        if forked.len() < 400 {
+                            forked.push(unrelated_fork());
                         }
-                        thread::sleep(Duration::from_micros(300));
+                        thread::sleep(Duration::from_micros(500));
                     }
                     forked.into_iter().for_each(end);
                 });
@@ -365,9 +365,11 @@ mod tests {
                     for way in [WAYS[0], WAYS[2]] {
                         let sandbox = sandbox(way);
                         for run in 0..60 {
-                            let child = shell(&sandbox, "exit 3").spawn();
+                            // A program that ends by itself would be noticed by its pidfd.
+                            let child = sandbox.command("sleep").arg("1000").spawn();
                             let child = child.unwrap_or_else(|error| panic!("{way:?} {run}: {error}"));
-                            assert_eq!(child.wait().unwrap().verdict(), Verdict::Exited(3));
+                            child.kill().unwrap();
+                            assert_eq!(child.wait().unwrap().verdict(), Verdict::Killed);
                             let error = sandbox.command("/no/such").spawn().map(drop).unwrap_err();
                             assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{way:?} {error}");
                         }
