@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fmt::Display;
 use std::fs;
-use std::io::{Write, stderr};
+use std::io::{PipeReader, Write, pipe, stderr};
 use std::process::{Command as Process, Output, Stdio, abort};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
-use ringfence::{Builder, Child, Command, Outcome, Sandbox};
+use ringfence::{Builder, Child, Command, Mount, Outcome, Sandbox};
 
 /// Set in a process that runs one test alone; its value is the role.
 const ROLE: &str = "RINGFENCE_TEST_ROLE";
@@ -196,4 +196,29 @@ pub(crate) fn kernel() -> (u32, u32) {
     let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = text.split(['.', '-']).map_while(|part| part.trim().parse().ok());
     (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// Runs the body behind this fence: the test's own binary is the program. The ends of streams and the environment are
+/// those of a plain command.
+pub(crate) fn inside<F: FnOnce()>(builder: Builder, body: F) {
+    let name = test_name(&body);
+    if role().as_deref() == Some("inside") {
+        body();
+        return;
+    }
+    let _watchdog = watchdog(120);
+    let program = Mount::bind(env::current_exe().unwrap(), "/test");
+    let sandbox = builder.mount(program).build().unwrap();
+    let mut command = sandbox.command("/test");
+    command.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(ROLE, "inside");
+    let outcome = command.output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
+    assert!(outcome.success() && out.contains("1 passed"), "{:?}\n{out}\n{err}", outcome.verdict());
+}
+
+/// The end of a pipe that gives these bytes and then its end.
+pub(crate) fn full_pipe(bytes: &[u8]) -> PipeReader {
+    let (read, mut write) = pipe().unwrap();
+    write.write_all(bytes).unwrap();
+    read
 }
