@@ -83,7 +83,7 @@ pub(super) fn mounts(context: &mut Context<'_>) -> Result<()> {
         let ground = ground(&context.policy.root, &list[..index], mount.target());
         let object = object(mount);
         if ground == Ground::Foreign && makes_entry(mount.kind()) {
-            let why = "it would be made in a tree of the host: put a tmpfs there, or bind it";
+            let why = "it would be made in a tree of the host, or in something that stands in one: bind it, or use an empty root";
             return Err(Error::new(ErrorKind::InvalidPolicy, Step::Mount, object).detail(why));
         }
         let step = step(mount.kind());

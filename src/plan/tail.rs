@@ -85,7 +85,9 @@ fn descriptors(asm: &mut Assembler, input: &TailInput<'_>) -> i32 {
     let arrived = input.passed_at + count + program;
     let highest = input.targets.iter().copied().max().unwrap_or(0);
     let parked = arrived.max(highest + 1);
-    asm.step(Step::Descriptors, "socket");
+    // Too low a limit on descriptors shows here first: the number to blame is the highest that was asked for.
+    let parking = if highest >= arrived { Object::Fd(highest) } else { "socket".into() };
+    asm.step(Step::Descriptors, parking);
     dup(asm, FD_SOCKET, parked, libc::O_CLOEXEC);
     if program == 1 {
         asm.step(Step::Descriptors, "program");

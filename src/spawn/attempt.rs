@@ -7,6 +7,7 @@ use std::result::Result as StdResult;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::act::carry_out;
 use super::brief::Brief;
 use super::enforcement::{Enforcement, LaunchMethod};
 use super::explain::{Death, Region, causes, explain};
@@ -14,7 +15,7 @@ use super::parent::{Heard, Parent};
 use super::request::Request;
 use super::source::{self, Found};
 use super::{map, verify};
-use crate::error::{Attempt, Error, ErrorKind, Refusal, Result, Step, errno_text};
+use crate::error::{Attempt, Error, ErrorKind, Object, Refusal, Result, Step, errno_text};
 use crate::host::{Features, Host};
 use crate::machine::image;
 use crate::machine::segment::Bases;
@@ -349,8 +350,11 @@ fn confine(
     }
     match parent.hear(deadline)? {
         Heard::Message(Message::Ready, program) => {
+            let refused = carry_out(&plan.acts, program)?;
             let pids = (parent.pid(), program);
-            Ok((verify::read_back(plan, &fence.policy, pids, parent.brief(), sources)?, program))
+            let mut report = verify::read_back(plan, &fence.policy, pids, parent.brief(), sources)?;
+            report.missing.extend(refused);
+            Ok((report, program))
         }
         Heard::Message(..) => {
             Err(Error::new(ErrorKind::Setup, Step::Gate, "socket").detail("the child said something else"))
@@ -364,6 +368,12 @@ fn confine(
 }
 
 impl Linked {
+    /// How the program is named: the object of the tail's last step.
+    fn program(&self) -> Object {
+        let last = self.tail.ops.last().and_then(|op| self.tail.objects.get(op.object));
+        last.cloned().unwrap_or_default()
+    }
+
     fn explain(&self, fence: &Fence, compiled: &Compiled, parent: &Parent, death: Death) -> Error {
         let regions = [
             Region { code: &compiled.plan.code, rows_at: self.image_rows },
@@ -373,7 +383,7 @@ impl Linked {
         let error = explain(&regions, parent.brief(), death, &fence.host, compiled.plan.set);
         match (error.step(), error.raw_os_error()) {
             // The program's own argument list goes through the image's exec first.
-            (Step::Start, Some(libc::E2BIG)) => Error::new(ErrorKind::Exec, Step::Exec, "program")
+            (Step::Start, Some(libc::E2BIG)) => Error::new(ErrorKind::Exec, Step::Exec, self.program())
                 .call("execve", libc::E2BIG)
                 .detail("arguments and environment are larger than the kernel takes (execve(2), \"Limits\")"),
             (Step::Window | Step::Descriptors, Some(libc::EINVAL | libc::EBADF | libc::EMFILE)) => error
