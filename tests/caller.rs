@@ -18,7 +18,7 @@ mod tests {
     use std::fs::{self, File};
     use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use nix::sys::prctl::{get_dumpable, set_dumpable};
     use nix::sys::resource::{Resource as Rlimit, getrlimit, setrlimit};
@@ -121,7 +121,6 @@ mod tests {
             note(name, format!("{:?}", status_field("thread-self", name)));
         }
         note("env", format!("{:?}", env::vars_os().collect::<Vec<_>>()));
-        note("mask", format!("{:?}", SigSet::thread_get_mask()));
         note("dumpable", format!("{:?}", get_dumpable()));
         note("session", format!("{:?} {:?}", getsid(None), getpgid(None)));
         // SAFETY: KEYCTL_GET_KEYRING_ID of KEY_SPEC_SESSION_KEYRING takes numbers only.
@@ -241,8 +240,8 @@ mod tests {
                     }
                 });
             }
+            let _stop = Stop(&stop);
             body();
-            stop.store(true, Ordering::Relaxed);
         });
     }
 
@@ -325,8 +324,8 @@ mod tests {
             let dies = system().init(Init::Program).build().unwrap();
             dies.command("true").status().unwrap();
             let before = (table(), children(), threads(), state());
-            let resident = || status_field("self", "VmSize").unwrap();
-            let size = resident();
+            let mappings = || fs::read_to_string("/proc/self/maps").unwrap().lines().count();
+            let mapped = mappings();
             for run in 0..1_000 {
                 match run % 10 {
                     0 => drop(sandbox.command("true").spawn_held().unwrap()),
@@ -338,9 +337,8 @@ mod tests {
                 }
             }
             assert_eq!((table(), children(), threads(), state()), before);
-            // Mappings of launches that are over would show: each is at least a page.
-            let number = |text: &str| text.split(' ').next().unwrap().parse::<u64>().unwrap();
-            assert!(number(&resident()) < number(&size) + 2_000, "{size} before, {} after", resident());
+            // Each launch maps something: what is over would show. A thread's heap may come and stay.
+            assert!(mappings() < mapped + 50, "{mapped} mappings before, {} after", mappings());
         });
     }
 
@@ -351,14 +349,31 @@ mod tests {
             for init in [Init::Reaper, Init::Program] {
                 let sandbox = system().launch(launch).init(init).build().unwrap();
                 let pids = [|held: &Held| held.id(), |held: &Held| held.init_id()];
-                for pid in pids {
+                for (who, pid) in pids.into_iter().enumerate() {
                     let held = sandbox.command("true").spawn_held().unwrap();
                     kill(Pid::from_raw(pid(&held).cast_signed()), Signal::SIGKILL).unwrap();
-                    let error = held.release().map(drop).unwrap_err();
-                    assert_eq!(error.step(), Step::Gate, "{launch:?} {init:?}: {error}");
-                    assert!(error.to_string().contains("SIGKILL"), "{launch:?} {init:?}: {error}");
+                    match held.release() {
+                        // Init's death takes the program along a moment later: it may have come to its exec.
+                        Ok(child) => {
+                            assert_eq!(who, 1, "{launch:?} {init:?}: it cannot run");
+                            child.wait().unwrap();
+                        }
+                        Err(error) => {
+                            assert_eq!(error.step(), Step::Gate, "{launch:?} {init:?}: {error}");
+                            assert!(error.to_string().contains("SIGKILL"), "{launch:?} {init:?}: {error}");
+                        }
+                    }
                 }
             }
+        }
+    }
+
+    /// Says stop when it is dropped, also by a panic.
+    struct Stop<'a>(&'a AtomicBool);
+
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
         }
     }
 
@@ -367,14 +382,17 @@ mod tests {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
+                let end = Instant::now() + Duration::from_secs(20);
                 while !stop.load(Ordering::SeqCst) {
+                    // What hangs is ended, so that the test fails and does not hang.
+                    let signal = if Instant::now() < end { signal } else { Signal::SIGKILL };
                     for pid in children() {
                         kill(Pid::from_raw(pid), signal).ok();
                     }
                 }
             });
+            let _stop = Stop(&stop);
             body();
-            stop.store(true, Ordering::SeqCst);
         });
     }
 
@@ -391,7 +409,9 @@ mod tests {
                             Ok(child) => drop(child.wait().unwrap()),
                             Err(error) => {
                                 failed += 1;
-                                assert!(error.to_string().contains("SIGKILL"), "{error}");
+                                // Reading back what holds finds that there is nothing to read.
+                                let gone = error.step() == Step::Verify;
+                                assert!(gone || error.to_string().contains("SIGKILL"), "{error}");
                             }
                         }
                     }
