@@ -1,0 +1,262 @@
+//! How the scripted kernel answers: descriptors behave as they do in Linux, every other call it knows just succeeds.
+
+use super::world::Fd;
+use super::world::Over;
+use super::world::Role;
+use super::world::Scripted;
+use super::world::What;
+use crate::machine::layout::FD_CALLER;
+use crate::machine::wire::Message;
+
+/// What statx says of every file: the brief of a launch says the same.
+pub(super) const INODE: u64 = 7;
+pub(super) const DEVICE: u64 = 9;
+/// Init's child, and a stranger that it inherits.
+pub(super) const PROGRAM_PID: i64 = 2;
+const ORPHAN_PID: i64 = 3;
+
+type Answer = Result<i64, i32>;
+
+/// Calls that have no result worth a script.
+const PLAIN: [i64; 34] = [
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chdir,
+    libc::SYS_umask,
+    libc::SYS_prctl,
+    libc::SYS_capset,
+    libc::SYS_setsid,
+    libc::SYS_keyctl,
+    libc::SYS_setgroups,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_unshare,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_prlimit64,
+    libc::SYS_setpriority,
+    libc::SYS_personality,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_kill,
+    libc::SYS_faccessat,
+    libc::SYS_mkdirat,
+    libc::SYS_mknodat,
+    libc::SYS_symlinkat,
+    libc::SYS_fchdir,
+    libc::SYS_fsconfig,
+    libc::SYS_ioctl,
+    libc::SYS_getppid,
+    libc::SYS_getpid,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_unlinkat,
+    libc::SYS_getresuid,
+];
+
+/// Which arguments of a call are descriptors; `AT_FDCWD` is fine too.
+fn descriptors(nr: i64) -> &'static [usize] {
+    match nr {
+        libc::SYS_openat
+        | libc::SYS_openat2
+        | libc::SYS_mkdirat
+        | libc::SYS_mknodat
+        | libc::SYS_fsconfig
+        | libc::SYS_fsmount
+        | libc::SYS_open_tree
+        | libc::SYS_mount_setattr
+        | libc::SYS_statx
+        | libc::SYS_readlinkat
+        | libc::SYS_fchdir
+        | libc::SYS_ioctl
+        | libc::SYS_faccessat
+        | libc::SYS_execveat
+        | libc::SYS_write
+        | libc::SYS_read
+        | libc::SYS_sendto
+        | libc::SYS_recvfrom
+        | libc::SYS_fcntl
+        | libc::SYS_dup3
+        | libc::SYS_unlinkat => &[0],
+        libc::SYS_symlinkat => &[1],
+        libc::SYS_move_mount => &[0, 2],
+        _ => &[],
+    }
+}
+
+fn number(raw: u64) -> i32 {
+    i32::try_from(raw.cast_signed()).unwrap_or(-1)
+}
+
+/// What a failing call does all the same: close(2) gives the number back whatever it says.
+pub(super) fn even_if_failed(world: &mut Scripted, nr: i64, args: [u64; 6]) {
+    if nr == libc::SYS_close {
+        world.fds.remove(&number(args[0]));
+    }
+}
+
+fn has(bits: u64, flag: i32) -> bool {
+    bits & u64::from(flag.cast_unsigned()) != 0
+}
+
+fn open(world: &mut Scripted, what: What, cloexec: bool, from: i32) -> Answer {
+    let free = (from..).find(|number| !world.fds.contains_key(number)).unwrap_or(i32::MAX);
+    world.fds.insert(free, Fd { what, cloexec });
+    Ok(i64::from(free))
+}
+
+pub(super) fn answer(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
+    for index in descriptors(nr) {
+        let fd = number(args[*index]);
+        if fd != libc::AT_FDCWD && !world.fds.contains_key(&fd) {
+            world.fault(format!("call {nr} on descriptor {fd}, which is not open"));
+            return Err(libc::EBADF);
+        }
+    }
+    if PLAIN.contains(&nr) {
+        return Ok(0);
+    }
+    match nr {
+        libc::SYS_close | libc::SYS_close_range | libc::SYS_dup3 | libc::SYS_fcntl => tables(world, nr, args),
+        libc::SYS_move_mount | libc::SYS_mount_setattr => trees(world, nr, args),
+        libc::SYS_execve | libc::SYS_execveat => {
+            world.over = Some(Over::Exec);
+            Ok(0)
+        }
+        libc::SYS_exit_group => {
+            world.over = Some(Over::Exit);
+            Ok(0)
+        }
+        _ => opening(world, nr, args).unwrap_or_else(|| waiting(world, nr, args)),
+    }
+}
+
+fn tables(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
+    let fd = number(args[0]);
+    match nr {
+        libc::SYS_close => world.fds.remove(&fd).map(|_| 0).ok_or(libc::EBADF),
+        libc::SYS_close_range => {
+            let inside = |number: i32| u64::from(number.cast_unsigned()) >= args[0] && u64::from(number.cast_unsigned()) <= args[1];
+            world.fds.retain(|number, _| !inside(*number));
+            Ok(0)
+        }
+        libc::SYS_dup3 => {
+            let to = number(args[1]);
+            if fd == to {
+                return Err(libc::EINVAL);
+            }
+            let what = world.fds[&fd].what;
+            world.fds.insert(to, Fd { what, cloexec: has(args[2], libc::O_CLOEXEC) });
+            Ok(i64::from(to))
+        }
+        _ => {
+            let what = world.fds[&fd].what;
+            open(world, what, args[1] == u64::from(libc::F_DUPFD_CLOEXEC.cast_unsigned()), number(args[2]))
+        }
+    }
+}
+
+/// A copied tree is restricted before it is attached.
+fn trees(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
+    let recursive_flag = |bits: u64| bits & 0x8000 != 0;
+    let fd = number(args[0]);
+    let Some(entry) = world.fds.get_mut(&fd) else { return Ok(0) };
+    match (nr, entry.what) {
+        (libc::SYS_mount_setattr, What::Copied { recursive, .. }) if recursive_flag(args[2]) || !recursive => {
+            entry.what = What::Copied { recursive, restricted: true };
+        }
+        (libc::SYS_move_mount, What::Copied { restricted: false, .. }) => {
+            world.fault(format!("descriptor {fd} is attached before it is restricted"));
+        }
+        _ => {}
+    }
+    Ok(0)
+}
+
+fn opening(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Option<Answer> {
+    let (what, cloexec) = match nr {
+        libc::SYS_openat => (What::Other, has(args[2], libc::O_CLOEXEC)),
+        libc::SYS_openat2 => (What::Other, has(world.word_at(args[2]).unwrap_or(0), libc::O_CLOEXEC)),
+        libc::SYS_open_tree if args[2] & 1 == 0 => (What::Other, has(args[2], libc::O_CLOEXEC)),
+        libc::SYS_open_tree => {
+            let recursive = args[2] & 0x8000 != 0;
+            (What::Copied { recursive, restricted: false }, has(args[2], libc::O_CLOEXEC))
+        }
+        libc::SYS_fsopen => (What::Other, args[1] & 1 == 1),
+        libc::SYS_fsmount => (What::Mount, args[1] & 1 == 1),
+        libc::SYS_socket => (What::Other, has(args[1], libc::SOCK_CLOEXEC)),
+        libc::SYS_signalfd4 => (What::Other, has(args[3], libc::SFD_CLOEXEC)),
+        _ => return None,
+    };
+    Some(open(world, what, cloexec, 0))
+}
+
+fn waiting(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
+    let length = |raw: u64| i64::try_from(raw).unwrap_or(i64::MAX);
+    match nr {
+        libc::SYS_mmap => Ok(length(args[0])),
+        libc::SYS_getuid => Ok(i64::from(world.script.ids.0)),
+        libc::SYS_getgid => Ok(i64::from(world.script.ids.1)),
+        libc::SYS_write | libc::SYS_sendto => Ok(length(args[2])),
+        libc::SYS_clone if world.script.role == Role::Init => Ok(PROGRAM_PID),
+        libc::SYS_clone => Ok(0),
+        libc::SYS_statx => {
+            let mode: u16 = if world.script.directories { 0o040_755 } else { 0o100_644 };
+            world.put(args[4] + 28, &mode.to_le_bytes());
+            world.put(args[4] + 32, &INODE.to_le_bytes());
+            world.put(args[4] + 136, &DEVICE.to_le_bytes());
+            Ok(0)
+        }
+        libc::SYS_getcwd => {
+            world.put(args[0], b"/\0");
+            Ok(2)
+        }
+        libc::SYS_readlinkat => {
+            world.put(args[2], b"usr/x");
+            Ok(5)
+        }
+        libc::SYS_recvfrom => {
+            world.put(args[1], &Message::Go.to_bytes());
+            Ok(8)
+        }
+        _ => serving(world, nr, args),
+    }
+}
+
+/// Init's life: a signal for the program, an orphan, then the program's end.
+fn serving(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
+    match nr {
+        // With a timeout it is only a look whether the caller lives.
+        libc::SYS_ppoll if args[2] != 0 => Ok(0),
+        libc::SYS_ppoll => {
+            let second = world.word_at(args[0] + 8).unwrap_or(0) & 0xffff_ffff;
+            if world.script.caller_dies && second == u64::from(FD_CALLER.cast_unsigned()) && world.woken > 0 {
+                world.put(args[0] + 14, &1_u16.to_le_bytes());
+            }
+            Ok(1)
+        }
+        libc::SYS_read => {
+            let signal = if world.woken == 0 { libc::SIGTERM } else { libc::SIGCHLD };
+            world.woken += 1;
+            world.put(args[1], &signal.to_le_bytes());
+            Ok(128)
+        }
+        libc::SYS_wait4 => {
+            world.waited += 1;
+            match world.waited {
+                1 => Ok(ORPHAN_PID),
+                2 => Ok(0),
+                _ => {
+                    world.put(args[1], &(3_i32 << 8).to_le_bytes());
+                    world.put(args[3], &[1; 144]);
+                    Ok(PROGRAM_PID)
+                }
+            }
+        }
+        _ => {
+            world.fault(format!("call {nr}, which the scripted kernel does not know"));
+            Err(libc::ENOSYS)
+        }
+    }
+}
