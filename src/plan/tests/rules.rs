@@ -131,8 +131,8 @@ fn identity(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
     let ids = &launch.plan.ids;
     let writes = |path: &str| {
         let opened = done.last(libc::SYS_openat, |event| done.world.text(event.args[1]) == path)?;
-        let next = done.events.get(opened + 1)?;
-        (next.nr == libc::SYS_write && next.result > 0).then_some(opened + 1)
+        let written = |event: &Event| event.nr == libc::SYS_write && event.result > 0;
+        done.events.iter().skip(opened + 1).take(2).any(written).then_some(opened)
     };
     if ids.writer == MapWriter::Child {
         let maps = ["/proc/self/setgroups", "/proc/self/uid_map", "/proc/self/gid_map"];
@@ -223,7 +223,8 @@ pub(super) fn at_exit(launch: &Launch<'_>, world: &Scripted) -> Vec<String> {
     }
     if !world.script.caller_dies {
         let passed = |event: &Event| event.args[0].cast_signed() == PROGRAM_PID && event.args[1] == bits(libc::SIGTERM);
-        need(&mut broken, "passing on SIGTERM", done.last(libc::SYS_kill, passed));
+        let sent = done.events.iter().rposition(|event| event.nr == libc::SYS_kill && passed(event));
+        need(&mut broken, "passing on SIGTERM", sent);
         let word = |offset: u32| world.word_at(BRIEF_BASE + u64::from(offset));
         if (word(STATUS), word(STATUS_VALID)) != (Some(3 << 8), Some(1)) {
             broken.push(format!("the wait status is {:?}", word(STATUS)));
@@ -297,8 +298,10 @@ fn preferred(
     let undone = world.events().any(|other| {
         other.nr == libc::SYS_umount2 && other.result == 0 && launch.op(other.pc).is_some_and(|op| op.step != Step::Pivot && op.step != Step::Root)
     });
+    // Nothing that is half built comes of a descriptor that would not close.
+    let closing = event.nr == libc::SYS_close;
     if let Some(attached) = world.events().find(inside)
-        && !undone
+        && !(undone || closing)
     {
         broken.push(format!("missing, and yet attached by {}", launch.named(attached.pc)));
     }
