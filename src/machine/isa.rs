@@ -71,7 +71,7 @@ pub(crate) const RETRY: u8 = 1;
 pub struct Insn {
     /// An [`Opcode`] as a number.
     pub opcode: u8,
-    /// [`RETRY`] or 0.
+    /// `RETRY` or 0.
     pub flags: u8,
     /// Two bits an argument.
     pub kinds: u16,

@@ -37,6 +37,14 @@ pub(crate) const MESSAGE: u32 = 0x140;
 pub(crate) const FD_END: u32 = 0x150;
 /// u64: first descriptor number that nothing of the child's uses, for the same hosts.
 pub(crate) const FREE_FD: u32 = 0x158;
+/// `struct robust_list_head` (set_robust_list(2)): the kernel's own word that the child has left its memory, by exec or end.
+pub(crate) const ROBUST_HEAD: u32 = 0x168;
+/// The one entry of that list.
+pub(crate) const ROBUST_ENTRY: u32 = 0x180;
+/// Bytes from the entry to its futex.
+pub(crate) const ROBUST_DISTANCE: u32 = 8;
+/// The futex: the child's tid, and `FUTEX_OWNER_DIED` once it is out.
+pub(crate) const ROBUST_FUTEX: u32 = ROBUST_ENTRY + ROBUST_DISTANCE;
 /// Sources of binds: [`SOURCE_SIZE`] bytes each.
 pub(crate) const SOURCES: u32 = 0x200;
 /// Per source: u64 kind, u64 inode, u64 device (major, minor as two u32).

@@ -275,7 +275,8 @@ impl Assembler {
             text.push_str(&format!(" [fine: {}]", names.join(" ")));
         }
         let mut row = Row::new(Opcode::Call, call.nr, &args);
-        row.flags = RETRY;
+        // close(2) has let go of the number when it answers EINTR.
+        row.flags = if call.fine.contains(&libc::EINTR) { 0 } else { RETRY };
         row.result = call.result.map(|cell| cell.address);
         for (slot, errno) in row.fine.iter_mut().zip(&call.fine) {
             *slot = u8::try_from(*errno).unwrap_or(0);
@@ -363,6 +364,18 @@ impl Assembler {
         let (failed, done) = (self.label(), self.label());
         (self.need, self.escape) = (Need::Preferred, Some(failed));
         (failed, done)
+    }
+
+    /// What follows may not fail, even inside a preferred item: half of it is worse than none.
+    pub(crate) fn enter_required(&mut self) -> Option<Label> {
+        self.need = Need::Required;
+        self.escape.take()
+    }
+
+    /// The preferred item goes on, if there was one.
+    pub(crate) fn leave_required(&mut self, escape: Option<Label>) {
+        self.escape = escape;
+        self.need = if escape.is_some() { Need::Preferred } else { Need::Required };
     }
 
     /// The end of the item: what failed in it is left in `outcome`.

@@ -4,8 +4,9 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::asm::{Call, Cell, Label, Operand, cwd, fd, num, sym};
+use super::asm::{Call, Cell, Label, cwd, fd, num, sym};
 use super::context::{Context, Recursive, SourceHow, tree_fd, u64_of};
+use super::mount::attach::{At, Bound};
 use super::mount::{Attributes, Ground, attach, make_directory, make_file, symlink};
 use crate::error::Object;
 use crate::machine::layout::{SOURCE_ABSENT, SOURCE_DIRECTORY, SOURCE_SYMLINK};
@@ -14,6 +15,9 @@ use crate::policy::{Absence, Access, Bind, Source, Submounts};
 /// Number of the character device behind a name of `/dev` (Documentation/admin-guide/devices.txt).
 pub(super) const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Room for the text of a mirrored symlink and its NUL: each has its own zeroes, as readlink writes none.
+const LINK_MAX: usize = 256;
 
 /// How a bind is named in errors.
 pub(super) fn object(bind: &Bind, target: PathBuf) -> Object {
@@ -55,9 +59,7 @@ pub(super) fn bind(context: &mut Context<'_>, bind: &Bind, target: &Path, ground
         mirrored_symlink(context, index, target, done);
     }
     place(context, index, target, ground);
-    let tree = open_tree_of_source(context, index, attributes, recursive);
-    attach::attach(context, &tree, target);
-    close_tree(context, index);
+    attach_source(context, index, (attributes, recursive), &At::Path(target));
     context.asm.bind(done);
 }
 
@@ -67,10 +69,15 @@ fn mirrored_symlink(context: &mut Context<'_>, index: usize, target: &Path, done
     let next = context.asm.label();
     let kind = facts(context, index).word();
     context.asm.if_differs(&kind, u64::MAX, sym(SOURCE_SYMLINK, "symlink"), next);
-    let text = context.asm.cell_of("link", 4096);
+    let (text, length) = (context.asm.cell_of("link", LINK_MAX), context.asm.cell("length"));
     let name = context.asm.string(path.as_os_str().as_bytes());
     let call = Call::new(libc::SYS_readlinkat, "readlinkat").arg(cwd()).arg(name);
-    context.asm.call(call.arg(text.pointer()).arg(num(4095)));
+    let most = num(i64::try_from(LINK_MAX).unwrap_or(0));
+    context.asm.call(call.arg(text.pointer()).arg(most.clone()).into(length));
+    let (short, why) = (context.asm.label(), "the host's symlink is longer than 255 bytes");
+    context.asm.if_less(&length.word(), most, short);
+    context.asm.fail(why);
+    context.asm.bind(short);
     symlink(context, text.pointer(), target);
     context.asm.goto(done);
     context.asm.bind(next);
@@ -91,35 +98,33 @@ fn place(context: &mut Context<'_>, index: usize, target: &Path, ground: Ground)
     context.asm.bind(made);
 }
 
-/// The detached and restricted tree of a source.
-pub(super) fn open_tree_of_source(
+/// Attaches a source: the tree that the caller passes, restricted already, or one that the child makes.
+pub(super) fn attach_source(
     context: &mut Context<'_>,
     index: usize,
-    attributes: Attributes,
-    recursive: Recursive,
-) -> Operand {
+    (attributes, recursive): (Attributes, Recursive),
+    at: &At<'_>,
+) {
     if let Some(plan) = context.sources[index].tree {
-        return tree_fd(plan);
+        attach::open_at(context, at);
+        let target = context.target;
+        attach::move_to(context, &tree_fd(plan), &target.word());
+        context.close(target);
+        let call = Call::new(libc::SYS_close, "close").arg(fd(plan.fd, "tree"));
+        return context.asm.call(call.fine(&[libc::EINTR]));
     }
-    let source = open_in_child(context, index);
-    let tree = context.tree;
-    let (bits, text) = recursive.flag();
-    let asm = &mut context.asm;
-    let empty = asm.string(b"");
-    let flags = sym(
-        0x1 | u64_of(libc::O_CLOEXEC) | u64_of(libc::AT_EMPTY_PATH) | bits,
-        format!("OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_EMPTY_PATH{text}"),
-    );
-    let call = Call::new(libc::SYS_open_tree, "open_tree").arg(source.word()).arg(empty).arg(flags);
-    asm.call(call.into(tree));
-    context.close(source);
-    attach::set_attributes(context, &tree.word(), attributes, recursive);
-    tree.word()
+    let path = match &context.sources[index].source {
+        Source::Path(path) => Some(path.clone()),
+        Source::Fd(_) => None,
+    };
+    let from = open_in_child(context, index);
+    attach::bind(context, from, &Bound { attributes, recursive, path }, at);
+    context.close(from);
 }
 
 /// Opens the path in the child's mount namespace: a mount of the caller's namespace cannot be copied from here. What is
 /// found has to be what the caller found, by device and inode.
-fn open_in_child(context: &mut Context<'_>, index: usize) -> Cell {
+pub(super) fn open_in_child(context: &mut Context<'_>, index: usize) -> Cell {
     let seen = facts(context, index);
     let path = match context.sources[index].source.clone() {
         Source::Path(path) => context.asm.string(path.as_os_str().as_bytes()),
@@ -145,18 +150,6 @@ fn open_in_child(context: &mut Context<'_>, index: usize) -> Cell {
     source
 }
 
-/// Closes a tree that was attached, whoever opened it.
-pub(super) fn close_tree(context: &mut Context<'_>, index: usize) {
-    match context.sources[index].tree {
-        Some(plan) => {
-            context
-                .asm
-                .call(Call::new(libc::SYS_close, "close").arg(fd(plan.fd, "tree")).fine(&[libc::EINTR]));
-        }
-        None => context.close(context.tree),
-    }
-}
-
 /// A character device of the host, under its own name.
 pub(super) fn device(context: &mut Context<'_>, target: &Path, ground: Ground) {
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -171,7 +164,5 @@ pub(super) fn device(context: &mut Context<'_>, target: &Path, ground: Ground) {
     if ground == Ground::Own {
         make_file(context, target);
     }
-    let tree = open_tree_of_source(context, index, Attributes::DEVICE, Recursive::No);
-    attach::attach(context, &tree, target);
-    close_tree(context, index);
+    attach_source(context, index, (Attributes::DEVICE, Recursive::No), &At::Path(target));
 }

@@ -28,7 +28,7 @@ pub(super) fn bounding(context: &mut Context<'_>) {
         return;
     }
     let keep = context.policy.capabilities.bits();
-    for number in 0..=context.host.last_capability() {
+    for number in 0..=context.host.last_capability().min(63) {
         if keep >> number & 1 == 1 {
             continue;
         }

@@ -29,6 +29,13 @@ pub(crate) fn compile(policy: &Policy, host: &Host, set: Namespaces) -> Result<P
         return Err(error.call("clone", libc::EINVAL).detail("this kernel does not have them"));
     }
     let ids = identity::plan(policy, host, set)?;
+    let program_enters = policy.init == Init::Reaper || host.features().contains(Features::TIME_NS_ON_EXEC);
+    if set.contains(Namespaces::TIME) && !program_enters {
+        let error = Error::new(ErrorKind::Unsupported, Step::Time, "time namespace");
+        return Err(
+            error.detail("without an init a program enters it only at exec, since Linux 6.2: keep the init")
+        );
+    }
     let mut context = Context::new(policy, host, set);
     let context = &mut context;
     let copy_entry = start(context);
@@ -52,12 +59,14 @@ pub(crate) fn compile(policy: &Policy, host: &Host, set: Namespaces) -> Result<P
     // Before the program can hold a terminal or a key of the caller.
     process::session(context);
     if set.contains(Namespaces::MOUNT) {
+        context.owner = identity::late_owner(&ids, set);
         tree(context)?;
     }
+    shared(context);
     // They need CAP_SYS_ADMIN and CAP_SYS_RESOURCE over the sandbox's own namespaces, and the host's /proc in reach.
     knob::user_namespaces(context);
-    knob::memfd_exec(context);
-    knob::names(context);
+    knob::memfd_exec(context)?;
+    knob::names(context)?;
     knob::loopback(context);
     if set.contains(Namespaces::MOUNT) {
         // Nothing is made in the root any more.
@@ -122,6 +131,32 @@ fn caller_part(context: &mut Context<'_>, ids: &IdPlan) {
     }
 }
 
+/// What the program shares with the caller is said.
+fn shared(context: &mut Context<'_>) {
+    let what = [
+        (Namespaces::MOUNT, "the program sees the host's files: there is no mount namespace"),
+        (
+            Namespaces::PID,
+            "the program sees the host's processes, and may signal those of its uid: there is no pid namespace",
+        ),
+        (
+            Namespaces::NET,
+            "the program has the host's network, abstract sockets included: there is no network namespace",
+        ),
+        (
+            Namespaces::IPC,
+            "the program sees the host's System V and message queues: there is no ipc namespace",
+        ),
+        (Namespaces::UTS, "the program sees the host's name: there is no UTS namespace"),
+        (Namespaces::CGROUP, "the program sees the host's cgroup paths: there is no cgroup namespace"),
+    ];
+    for (namespace, note) in what {
+        if !context.in_set(namespace) {
+            context.notes.push(note.into());
+        }
+    }
+}
+
 /// The mount tree.
 fn tree(context: &mut Context<'_>) -> Result<()> {
     // Recursively, before any mount.
@@ -163,6 +198,7 @@ fn finish(context: &mut Context<'_>, ids: IdPlan, copy_entry: usize) -> Plan {
         items: done.items,
         notes: done.notes,
         late_limits: done.late_limits,
+        acts: done.acts,
         copy_entry,
         tail_at: done.brief_next.next_multiple_of(64),
         carried,

@@ -89,6 +89,23 @@ impl Display for SourcePlan {
     }
 }
 
+/// What the caller does to the confined program before it runs: rights over the machine's own resources do not come with a
+/// user namespace (capabilities(7), "Interaction with user namespaces").
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Act {
+    pub(crate) what: ActKind,
+    pub(crate) need: Need,
+    pub(crate) object: Object,
+}
+
+/// Which attribute of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ActKind {
+    Nice(i32),
+    OomScore(i32),
+    Limit { resource: u32, soft: u64, hard: u64 },
+}
+
 /// A preferred item: where its outcome stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Item {
@@ -118,12 +135,17 @@ pub(crate) struct Context<'a> {
     pub(crate) items: Vec<Item>,
     pub(crate) notes: Vec<String>,
     pub(crate) late_limits: Vec<LateLimit>,
+    pub(crate) acts: Vec<Act>,
     pub(crate) brief_next: u32,
     pub(crate) trees: i32,
     /// The new root.
     pub(crate) root: Cell,
+    /// The program's uid and gid, where it takes them only after the tree stands: what is its own is given to it.
+    pub(crate) owner: Option<(Operand, Operand)>,
     /// What masks are made of.
     pub(crate) blank: Option<Cell>,
+    /// Path of the place that the new root was mounted at, for mount(2).
+    pub(crate) place: Cell,
     pub(crate) target: Cell,
     pub(crate) tree: Cell,
     pub(crate) fs: Cell,
@@ -133,7 +155,8 @@ pub(crate) struct Context<'a> {
 impl<'a> Context<'a> {
     pub(crate) fn new(policy: &'a Policy, host: &'a Host, set: Namespaces) -> Self {
         let mut asm = Assembler::new(Place::Image, EARLY_SIZE);
-        let [root, target, tree, fs] = ["root", "target", "tree", "fs"].map(|name| asm.cell(name));
+        let [root, place, target, tree, fs] =
+            ["root", "place", "target", "tree", "fs"].map(|name| asm.cell(name));
         let stat = asm.cell_of("stat", 256);
         Self {
             asm,
@@ -144,10 +167,13 @@ impl<'a> Context<'a> {
             items: Vec::new(),
             notes: Vec::new(),
             late_limits: Vec::new(),
+            acts: Vec::new(),
             brief_next: SOURCES,
             trees: 0,
             root,
+            owner: None,
             blank: None,
+            place,
             target,
             tree,
             fs,

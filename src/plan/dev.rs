@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use super::asm::{Call, Cell, num, sym};
-use super::bind::{DEVICES, close_tree, open_tree_of_source};
+use super::bind::{DEVICES, attach_source};
 use super::context::{Context, Recursive, SourceHow};
-use super::mount::{
-    Attributes, Ground, attach, make_directory, mount_filesystem, new_filesystem, open_filesystem,
-};
+use super::mount::attach::{At, Fresh};
+use super::mount::{Attributes, Ground, attach, make_directory};
 use crate::error::{Object, Step};
 use crate::machine::layout::SOURCE_ABSENT;
-use crate::policy::Source;
+use crate::policy::{Execution, Source};
 
 /// What programs expect as links (`/dev` of every distribution).
 const LINKS: [(&str, &str); 5] = [
@@ -30,8 +29,9 @@ pub(super) fn dev(context: &mut Context<'_>, target: &Path, ground: Ground) {
     }
     let dev = context.asm.cell("dev");
     let options = [("mode", "0755".to_owned()), ("size", "64k".to_owned()), ("nr_inodes", "64".to_owned())];
-    new_filesystem(context, "tmpfs", &options, Attributes::PLAIN, dev);
-    attach::attach(context, &dev.word(), target);
+    let what = Fresh { kind: "tmpfs", options: &options, attributes: Attributes::PLAIN };
+    attach::fresh(context, &what, &At::Path(target), Some(dev), None);
+    let escape = context.asm.enter_required();
     for (name, major, minor) in DEVICES {
         node(context, dev, (name, major, minor));
     }
@@ -41,29 +41,20 @@ pub(super) fn dev(context: &mut Context<'_>, target: &Path, ground: Ground) {
         context.asm.call(Call::new(libc::SYS_symlinkat, "symlinkat").arg(to).arg(dev.word()).arg(name));
     }
     let shm = [("mode", "1777".to_owned()), ("size", SHM_SIZE.to_owned()), ("nr_inodes", "4096".to_owned())];
-    let tree = context.tree;
     directory(context, dev, "shm");
-    new_filesystem(context, "tmpfs", &shm, Attributes { bits: Attributes::PLAIN.bits | 8 }, tree);
-    onto(context, dev, "shm");
+    let attributes = Attributes::PLAIN.with(Execution::Denied);
+    let what = Fresh { kind: "tmpfs", options: &shm, attributes };
+    attach::fresh(context, &what, &At::Entry(dev, "shm"), None, None);
     terminals(context, dev, target);
-    attach::set_attributes(context, &dev.word(), Attributes::READ_ONLY_ROOT, Recursive::No);
+    attach::seal(context, dev, Attributes::READ_ONLY_ROOT);
     context.close(dev);
+    context.asm.leave_required(escape);
 }
 
 fn directory(context: &mut Context<'_>, dev: Cell, name: &str) {
     let name = context.asm.string(name.as_bytes());
     let mode = sym(0o755, "0755");
     context.asm.call(Call::new(libc::SYS_mkdirat, "mkdirat").arg(dev.word()).arg(name).arg(mode));
-}
-
-/// Attaches `$tree` at a name in the new `/dev`, which nobody else can reach.
-fn onto(context: &mut Context<'_>, dev: Cell, name: &str) {
-    let tree = context.tree;
-    let (empty, name) = (context.asm.string(b""), context.asm.string(name.as_bytes()));
-    let flags = sym(0x4, "MOVE_MOUNT_F_EMPTY_PATH");
-    let call = Call::new(libc::SYS_move_mount, "move_mount").arg(tree.word()).arg(empty);
-    context.asm.call(call.arg(dev.word()).arg(name).arg(flags));
-    context.close(tree);
 }
 
 fn node(context: &mut Context<'_>, dev: Cell, (name, major, minor): (&'static str, u32, u32)) {
@@ -82,11 +73,7 @@ fn node(context: &mut Context<'_>, dev: Cell, (name, major, minor): (&'static st
     let mode = sym(u64::from(libc::S_IFREG | 0o444), "S_IFREG|0444");
     let call = Call::new(libc::SYS_mknodat, "mknodat").arg(dev.word()).arg(file.clone());
     context.asm.call(call.arg(mode).arg(num(0)));
-    let tree = open_tree_of_source(context, index, Attributes::DEVICE, Recursive::No);
-    let (empty, flags) = (context.asm.string(b""), sym(0x4, "MOVE_MOUNT_F_EMPTY_PATH"));
-    let call = Call::new(libc::SYS_move_mount, "move_mount").arg(tree).arg(empty);
-    context.asm.call(call.arg(dev.word()).arg(file).arg(flags));
-    close_tree(context, index);
+    attach_source(context, index, (Attributes::DEVICE, Recursive::No), &At::Entry(dev, name));
     context.asm.bind(done);
 }
 
@@ -96,10 +83,7 @@ fn terminals(context: &mut Context<'_>, dev: Cell, target: &Path) {
     context.asm.step(Step::Dev, Object::SandboxPath(target.join("pts")));
     directory(context, dev, "pts");
     let options = [("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned())];
-    let tree = context.tree;
-    open_filesystem(context, "devpts", &options);
     // Not NODEV: its entries are devices.
-    mount_filesystem(context, Attributes::DEVICE, tree);
-    context.close(context.fs);
-    onto(context, dev, "pts");
+    let what = Fresh { kind: "devpts", options: &options, attributes: Attributes::DEVICE };
+    attach::fresh(context, &what, &At::Entry(dev, "pts"), None, None);
 }

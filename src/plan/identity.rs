@@ -1,12 +1,13 @@
 //! Ids: who writes the maps, which host ids stand behind the program, and the calls that take them.
 
 use std::fmt::{self, Display, Formatter};
+use std::iter;
 
-use super::asm::{Call, Cell, num, sym};
+use super::asm::{Call, Cell, Operand, num, sym};
 use super::context::{Context, u64_of};
 use super::facts;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::host::{Host, IdMap};
+use crate::host::{Answer, Host, IdMap};
 use crate::machine::layout::{HOST_GID, HOST_UID};
 use crate::policy::{Capability, IdRange, Identity, Mapping, Namespaces, Policy};
 
@@ -121,6 +122,8 @@ pub(super) fn plan(policy: &Policy, host: &Host, set: Namespaces) -> Result<IdPl
     let (writer, ids) = match mapping {
         Mapping::KeepHostRoot => (if user { MapWriter::Child } else { MapWriter::Nobody }, HostIds::Callers),
         Mapping::Own if !root => (if user { MapWriter::Child } else { MapWriter::Nobody }, HostIds::Callers),
+        // Root only in its own eyes: there the id is an unprivileged one's already, and no other is to be had.
+        Mapping::Own if user && alone(host) => (MapWriter::Child, HostIds::Callers),
         Mapping::Own if can_set => (privileged, pool(host)?),
         Mapping::Own => {
             return Err(unsupported(
@@ -146,17 +149,35 @@ pub(super) fn plan(policy: &Policy, host: &Host, set: Namespaces) -> Result<IdPl
     Ok(IdPlan { writer, host: ids, uid, gid })
 }
 
+/// Whether the caller's user namespace maps its own id only, and not to id 0 outside.
+fn alone(host: &Host) -> bool {
+    let (uids, gids) = (facts::map_or_identity(host.uid_map()), facts::map_or_identity(host.gid_map()));
+    let one = |map: &IdMap| match map.extents() {
+        [extent] => extent.count == 1 && extent.outside != 0,
+        _ => false,
+    };
+    host.is_host_root() == Answer::No && one(&uids) && one(&gids)
+}
+
 /// The unprivileged ids that a root caller can give away, one for each pid where its own map has that many.
 fn pool(host: &Host) -> Result<HostIds> {
+    let (uid, gid) = facts::ids(host);
+    let taken = [0, u64::from(uid), u64::from(gid)];
     let range = |map: &IdMap| {
         if map.is_identity() {
             return Some((POOL_FIRST, POOL_COUNT));
         }
-        let widest = map.extents().iter().map(|extent| {
-            let skip = u32::from(extent.inside == 0);
-            (extent.inside + skip, extent.count - skip.min(extent.count))
+        // Around the ids that may be the machine's root: 0, and whatever the caller is.
+        let parts = map.extents().iter().flat_map(|extent| {
+            let (first, end) = (u64::from(extent.inside), u64::from(extent.inside) + u64::from(extent.count));
+            let mut cuts: Vec<u64> = taken.iter().copied().filter(|id| (first..end).contains(id)).collect();
+            cuts.sort_unstable();
+            let starts = iter::once(first).chain(cuts.iter().map(|id| id + 1));
+            let ends = cuts.iter().copied().chain(iter::once(end));
+            starts.zip(ends).map(|(from, to)| (from, to.saturating_sub(from))).collect::<Vec<_>>()
         });
-        widest.filter(|(_, count)| *count > 0).max_by_key(|(_, count)| *count)
+        let (from, count) = parts.filter(|(_, count)| *count > 0).max_by_key(|(_, count)| *count)?;
+        Some((u32::try_from(from).ok()?, u32::try_from(count).unwrap_or(u32::MAX)))
     };
     match (range(&facts::map_or_identity(host.uid_map())), range(&facts::map_or_identity(host.gid_map()))) {
         (Some(uids), Some(gids)) => Ok(HostIds::Pool { uids, gids }),
@@ -189,6 +210,8 @@ pub(super) fn take(context: &mut Context<'_>, ids: &IdPlan) {
     if changes {
         keep_capabilities(context);
         change(context, ids);
+    } else {
+        inherited(context, ids);
     }
     let inside = ids.writer != MapWriter::Nobody;
     if inside {
@@ -197,6 +220,23 @@ pub(super) fn take(context: &mut Context<'_>, ids: &IdPlan) {
     // A change of ids makes the process non-dumpable, and files of /proc its own no longer; the image holds no secret.
     let (option, one) = (sym(u64_of(libc::PR_SET_DUMPABLE), "PR_SET_DUMPABLE"), num(1));
     context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(one));
+}
+
+/// Who will own what the tree gives to the program, where files are not made by the program's own ids.
+pub(super) fn late_owner(ids: &IdPlan, set: Namespaces) -> Option<(Operand, Operand)> {
+    let late = !set.contains(Namespaces::USER) && ids.host != HostIds::Callers;
+    late.then(|| (Cell::brief(HOST_UID, "host_uid").word(), Cell::brief(HOST_GID, "host_gid").word()))
+}
+
+/// What an unprivileged caller cannot change is said.
+fn inherited(context: &mut Context<'_>, ids: &IdPlan) {
+    if !context.host.identity().groups.is_empty() {
+        let note = "supplementary groups are the caller's: an unprivileged caller cannot drop them (user_namespaces(7))";
+        context.notes.push(note.into());
+    }
+    if ids.writer == MapWriter::Nobody {
+        context.notes.push("uid and gid are the caller's: there is no user namespace to map others".into());
+    }
 }
 
 fn keep_capabilities(context: &mut Context<'_>) {

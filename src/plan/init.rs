@@ -23,6 +23,8 @@ pub(super) fn split(context: &mut Context<'_>) {
     }
     context.asm.step(Step::Init, "");
     prepare(context);
+    let own = context.asm.cell("own");
+    context.asm.call(Call::new(libc::SYS_getpid, "getpid").into(own));
     let (program, pid) = (context.asm.label(), Cell::brief(PROGRAM_PID, "program"));
     let child = context.asm.cell("child");
     let chld = sym(u64_of(libc::SIGCHLD), "SIGCHLD");
@@ -35,10 +37,20 @@ pub(super) fn split(context: &mut Context<'_>) {
     serve(context, pid);
     context.asm.bind(program);
     context.asm.step(Step::Init, "program");
+    // The caller reads back what holds of this process, and may want to trace it; nothing runs inside yet.
+    dumpable(context, 1);
     // Without a pid namespace init's end would not end the program.
     let option = sym(u64_of(libc::PR_SET_PDEATHSIG), "PR_SET_PDEATHSIG");
     let kill = sym(u64_of(libc::SIGKILL), "SIGKILL");
     context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(kill));
+    let parent = context.asm.cell("parent");
+    context.asm.call(Call::new(libc::SYS_getppid, "getppid").into(parent));
+    context.asm.assert_equal(&parent.word(), u64::MAX, own.word(), "init is gone");
+}
+
+fn dumpable(context: &mut Context<'_>, value: i64) {
+    let option = sym(u64_of(libc::PR_SET_DUMPABLE), "PR_SET_DUMPABLE");
+    context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(num(value)));
 }
 
 /// What both need before there are two: signals that are readable, and no way for one to look into the other.
@@ -56,8 +68,7 @@ fn prepare(context: &mut Context<'_>) {
     asm.call(call.arg(cloexec));
     // The program may have init's ids: it must not be able to trace it (ptrace(2), "Ptrace access mode checking"). An exec
     // makes the program dumpable again.
-    let option = sym(u64_of(libc::PR_SET_DUMPABLE), "PR_SET_DUMPABLE");
-    asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(num(0)));
+    dumpable(context, 0);
     if !context.in_set(Namespaces::PID) {
         let option = sym(u64_of(libc::PR_SET_CHILD_SUBREAPER), "PR_SET_CHILD_SUBREAPER");
         context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(num(1)));
@@ -98,16 +109,19 @@ fn close_range(context: &mut Context<'_>, first: i64, last: i64) {
 
 /// Closes one by one, up to what the caller's table could hold: for hosts without `close_range`.
 pub(super) fn close_from(asm: &mut Assembler, first: &Operand) {
+    close_until(asm, first, &Cell::brief(FD_END, "fd_end").word());
+}
+
+/// Closes one by one, from `first` to the number before `end`.
+pub(super) fn close_until(asm: &mut Assembler, first: &Operand, end: &Operand) {
     let (next, again) = (asm.cell("next"), asm.label());
-    let done = asm.label();
     asm.set(next, first, &num(0));
     asm.bind(again);
     let call =
         Call::new(libc::SYS_close, "close").arg(next.word()).fine(&[libc::EBADF, libc::EINTR, libc::EIO]);
     asm.call(call);
     asm.set(next, &next.word(), &num(1));
-    asm.if_less(&next.word(), Cell::brief(FD_END, "fd_end").word(), again);
-    asm.bind(done);
+    asm.if_less(&next.word(), end.clone(), again);
 }
 
 /// Waits for signals and for the caller's end.

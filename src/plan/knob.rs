@@ -2,8 +2,8 @@
 
 use super::asm::{Call, Cell, num, sym};
 use super::context::{Context, u64_of};
-use crate::error::Step;
-use crate::policy::{Namespaces, Wanted};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::policy::{Namespaces, Need, Wanted};
 
 /// `struct ifreq`: a name of 16 bytes, then the flags.
 const IFREQ_SIZE: usize = 40;
@@ -25,28 +25,35 @@ pub(super) fn user_namespaces(context: &mut Context<'_>) {
 }
 
 /// `vm.memfd_noexec=2` belongs to the pid namespace (since Linux 6.3).
-pub(super) fn memfd_exec(context: &mut Context<'_>) {
-    let Some(wanted) = context.policy.hardening.deny_memfd_exec else { return };
+pub(super) fn memfd_exec(context: &mut Context<'_>) -> Result<()> {
+    let Some(wanted) = context.policy.hardening.deny_memfd_exec else { return Ok(()) };
     if !context.in_set(Namespaces::PID) {
-        context
-            .notes
-            .push("memfds can be executed inside: without a pid namespace the knob is the host's".into());
-        return;
+        let what = (Step::Knob, "vm.memfd_noexec".to_owned());
+        return needs(context, wanted.need, what, "without a pid namespace the knob is the host's");
     }
     context.item(Step::Knob, "vm.memfd_noexec=2", wanted.need, |context| {
         context.write_file("/proc/sys/vm/memfd_noexec", "2");
     });
+    Ok(())
 }
 
-pub(super) fn names(context: &mut Context<'_>) {
+/// Name inside where the policy says none: the host's own tells about the host.
+const HOSTNAME: &str = "sandbox";
+
+pub(super) fn names(context: &mut Context<'_>) -> Result<()> {
+    let (hostname, domain) = (context.policy.hostname.clone(), context.policy.domain_name.clone());
     if !context.in_set(Namespaces::UTS) {
-        return;
+        for wanted in [hostname, domain].into_iter().flatten() {
+            let object = format!("{:?}", wanted.value);
+            needs(context, wanted.need, (Step::Hostname, object), "a name inside needs a UTS namespace")?;
+        }
+        return Ok(());
     }
-    let hostname = context.policy.hostname.clone();
-    let domain = context.policy.domain_name.clone();
-    for (wanted, number, call) in
-        [(hostname, libc::SYS_sethostname, "sethostname"), (domain, libc::SYS_setdomainname, "setdomainname")]
-    {
+    let hostname = hostname.unwrap_or_else(|| HOSTNAME.into());
+    for (wanted, number, call) in [
+        (Some(hostname), libc::SYS_sethostname, "sethostname"),
+        (domain, libc::SYS_setdomainname, "setdomainname"),
+    ] {
         let Some(Wanted { value, need }) = wanted else { continue };
         context.item(Step::Hostname, format!("{value:?}"), need, |context| {
             let name = context.asm.string(value.as_bytes());
@@ -54,6 +61,16 @@ pub(super) fn names(context: &mut Context<'_>) {
             context.asm.call(Call::new(number, call).arg(name).arg(length));
         });
     }
+    Ok(())
+}
+
+/// An item that this namespace set cannot have: an error if it is required, else said in the report.
+fn needs(context: &mut Context<'_>, need: Need, (step, object): (Step, String), why: &str) -> Result<()> {
+    if need == Need::Required {
+        return Err(Error::new(ErrorKind::Unsupported, step, object).detail(why));
+    }
+    context.notes.push(format!("{step} {object}: {why}"));
+    Ok(())
 }
 
 /// A new network namespace has a loopback interface that is down (network_namespaces(7)); its addresses come with being up.

@@ -21,9 +21,9 @@ mod tail;
 mod tests;
 mod window;
 
-pub(crate) use asm::{Code, Op};
+pub(crate) use asm::{Cell, Code, Op};
 pub(crate) use compile::{BRIEF_SPAN, compile};
-pub(crate) use context::{Item, ItemKind, Recursive, SourceHow, SourcePlan};
+pub(crate) use context::{Act, ActKind, Item, ItemKind, Recursive, SourceHow, SourcePlan};
 pub(crate) use identity::{IdPlan, MapWriter};
 pub(crate) use tail::{LateLimit, Program, TailInput, tail};
 pub(crate) use window::{CloseRange, Then, WindowInput, window};
@@ -45,6 +45,8 @@ pub struct Plan {
     pub(crate) items: Vec<Item>,
     pub(crate) notes: Vec<String>,
     pub(crate) late_limits: Vec<LateLimit>,
+    /// What the caller does once the child is confined.
+    pub(crate) acts: Vec<Act>,
     /// The first row for a child that is a copy: behind the rows that set an image up.
     pub(crate) copy_entry: usize,
     /// Where the tail begins in the brief.
@@ -77,7 +79,13 @@ impl Plan {
     }
 }
 
-pub(crate) fn write_ops(f: &mut Formatter<'_>, code: &Code) -> fmt::Result {
+impl Display for Code {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write_ops(f, self)
+    }
+}
+
+fn write_ops(f: &mut Formatter<'_>, code: &Code) -> fmt::Result {
     let mut last = None;
     for (index, op) in code.ops.iter().enumerate() {
         let head = (op.step, op.object);
@@ -100,6 +108,9 @@ impl Display for Plan {
             writeln!(f, "# the caller opens {source}")?;
         }
         writeln!(f, "# ids {}", self.ids)?;
+        for act in &self.acts {
+            writeln!(f, "# the caller sets {} of the confined program", act.object)?;
+        }
         for note in &self.notes {
             writeln!(f, "# note: {note}")?;
         }

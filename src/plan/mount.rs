@@ -2,18 +2,19 @@
 
 use std::path::Component;
 pub(super) mod attach;
+pub(super) mod classic;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::asm::{Call, Cell, Operand, num, sym};
 use super::bind;
-pub(super) use super::bind::open_tree_of_source;
-use super::context::{Context, Recursive, u64_of};
+use super::context::{Context, u64_of};
 use super::root::tmpfs_options;
 use super::{dev, proc};
 use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::policy::{Access, Execution, FileItem, Mount, MountKind, Root, Tmpfs};
+use attach::{At, Fresh};
 
 /// `MOUNT_ATTR_*` of linux/mount.h with their text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,32 +66,13 @@ pub(super) enum Ground {
     Foreign,
 }
 
-/// What a target stands on, by the items before it.
+/// What a target stands on, by the items before it. One foreign item anywhere on the way is enough: whoever owns that tree
+/// could lead the way elsewhere.
 pub(super) fn ground(root: &Root, earlier: &[Mount], target: &Path) -> Ground {
-    let covering = earlier
-        .iter()
-        .filter(|mount| target != mount.target() && target.starts_with(mount.target()))
-        .max_by_key(|mount| mount.target().components().count());
-    match covering.map(Mount::kind) {
-        None => match root {
-            Root::Empty { .. } => Ground::Own,
-            Root::Directory { .. } => Ground::Foreign,
-        },
-        Some(MountKind::Tmpfs(_)) => Ground::Own,
-        Some(MountKind::Directory(_)) => {
-            let parent = covering.map_or(Path::new("/"), Mount::target);
-            ground(root, earlier, parent)
-        }
-        Some(
-            MountKind::Bind(_)
-            | MountKind::File(_)
-            | MountKind::Symlink(_)
-            | MountKind::Device
-            | MountKind::Dev
-            | MountKind::Proc(_)
-            | MountKind::Mask,
-        ) => Ground::Foreign,
-    }
+    let own = |mount: &Mount| matches!(mount.kind(), MountKind::Tmpfs(_) | MountKind::Directory(_));
+    let above = earlier.iter().filter(|mount| target != mount.target() && target.starts_with(mount.target()));
+    let empty = matches!(root, Root::Empty { .. });
+    if empty && above.into_iter().all(own) { Ground::Own } else { Ground::Foreign }
 }
 
 /// All items in order.
@@ -101,7 +83,7 @@ pub(super) fn mounts(context: &mut Context<'_>) -> Result<()> {
         let ground = ground(&context.policy.root, &list[..index], mount.target());
         let object = object(mount);
         if ground == Ground::Foreign && makes_entry(mount.kind()) {
-            let why = "it would be made in a tree of the host: put a tmpfs there, or bind it";
+            let why = "it would be made in a tree of the host, or in something that stands in one: bind it, or use an empty root";
             return Err(Error::new(ErrorKind::InvalidPolicy, Step::Mount, object).detail(why));
         }
         let step = step(mount.kind());
@@ -110,6 +92,8 @@ pub(super) fn mounts(context: &mut Context<'_>) -> Result<()> {
             parents(context, mount.target(), &mut made);
         }
         context.item(step, object, mount.need, |context| one(context, mount, ground));
+        // What was made below is covered now.
+        made.retain(|path| path == mount.target() || !path.starts_with(mount.target()));
     }
     Ok(())
 }
@@ -154,7 +138,10 @@ fn one(context: &mut Context<'_>, mount: &Mount, ground: Ground) {
         MountKind::Bind(bind) => bind::bind(context, bind, target, ground),
         MountKind::Tmpfs(tmpfs) => filesystem(context, tmpfs, target, ground),
         MountKind::File(file) => write_file(context, file, target),
-        MountKind::Directory(mode) => make_directory(context, target, *mode),
+        MountKind::Directory(mode) => {
+            make_directory(context, target, *mode);
+            give(context, target);
+        }
         MountKind::Symlink(to) => {
             let to = context.asm.string(to.as_os_str().as_bytes());
             symlink(context, to, target);
@@ -162,7 +149,7 @@ fn one(context: &mut Context<'_>, mount: &Mount, ground: Ground) {
         MountKind::Device => bind::device(context, target, ground),
         MountKind::Dev => dev::dev(context, target, ground),
         MountKind::Proc(ladder) => proc::proc(context, ladder, target, ground),
-        MountKind::Mask => mask(context, target),
+        MountKind::Mask => mask(context, &At::Path(target)),
     }
 }
 
@@ -245,93 +232,53 @@ fn filesystem(context: &mut Context<'_>, tmpfs: &Tmpfs, target: &Path, ground: G
     if ground == Ground::Own {
         make_directory(context, target, 0o755);
     }
-    let tree = context.tree;
+    let options = tmpfs_options(tmpfs);
     let attributes = Attributes::PLAIN.with(tmpfs.execution);
-    new_filesystem(context, "tmpfs", &tmpfs_options(tmpfs), attributes, tree);
-    attach::attach(context, &tree.word(), target);
-    context.close(tree);
+    let what = Fresh { kind: "tmpfs", options: &options, attributes };
+    attach::fresh(context, &what, &At::Path(target), None, None);
+    give(context, target);
 }
 
-/// A new file system, mounted nowhere yet: `fsopen`, `fsconfig`, `fsmount` (since Linux 5.2).
-pub(super) fn new_filesystem(
-    context: &mut Context<'_>,
-    kind: &'static str,
-    options: &[(&'static str, String)],
-    attributes: Attributes,
-    into: Cell,
-) {
-    let fs = context.fs;
-    open_filesystem(context, kind, options);
-    mount_filesystem(context, attributes, into);
-    context.close(fs);
-}
-
-/// `fsopen` and the options.
-pub(super) fn open_filesystem(
-    context: &mut Context<'_>,
-    kind: &'static str,
-    options: &[(&'static str, String)],
-) {
-    let fs = context.fs;
-    let asm = &mut context.asm;
-    let name = asm.string(kind.as_bytes());
-    asm.call(Call::new(libc::SYS_fsopen, "fsopen").arg(name).arg(sym(1, "FSOPEN_CLOEXEC")).into(fs));
-    for (key, value) in options {
-        let (key_text, set) = (asm.string(key.as_bytes()), sym(1, "FSCONFIG_SET_STRING"));
-        let (set, value) = if value.is_empty() {
-            (sym(0, "FSCONFIG_SET_FLAG"), super::asm::null())
-        } else {
-            (set, asm.string(value.as_bytes()))
-        };
-        let call = Call::new(libc::SYS_fsconfig, "fsconfig").arg(fs.word()).arg(set).arg(key_text);
-        asm.call(call.arg(value).arg(num(0)));
-    }
-}
-
-/// `fsconfig(CMD_CREATE)` and `fsmount`.
-pub(super) fn mount_filesystem(context: &mut Context<'_>, attributes: Attributes, into: Cell) {
-    let fs = context.fs;
-    let asm = &mut context.asm;
-    let create = sym(6, "FSCONFIG_CMD_CREATE");
-    let call = Call::new(libc::SYS_fsconfig, "fsconfig").arg(fs.word()).arg(create);
-    asm.call(call.arg(super::asm::null()).arg(super::asm::null()).arg(num(0)));
-    let attributes = sym(attributes.bits, attributes.text());
-    let call = Call::new(libc::SYS_fsmount, "fsmount").arg(fs.word()).arg(sym(1, "FSMOUNT_CLOEXEC"));
-    asm.call(call.arg(attributes).into(into));
-}
-
-/// Hides what is there: a copy of the blank directory or file over it.
-fn mask(context: &mut Context<'_>, target: &Path) {
-    attach::open_target(context, target);
+/// Without a user namespace the set-up makes files with the caller's ids: what the policy makes for the program becomes the
+/// program's.
+fn give(context: &mut Context<'_>, target: &Path) {
+    let Some((uid, gid)) = context.owner.clone() else { return };
+    attach::open_at(context, &At::Path(target));
     let at = context.target;
-    mask_open(context, at);
+    let (empty, flags) = (context.asm.string(b""), sym(u64_of(libc::AT_EMPTY_PATH), "AT_EMPTY_PATH"));
+    let call = Call::new(libc::SYS_fchownat, "fchownat").arg(at.word()).arg(empty).arg(uid).arg(gid);
+    context.asm.call(call.arg(flags));
     context.close(at);
 }
 
-/// Masks what the descriptor in `at` refers to.
-pub(super) fn mask_open(context: &mut Context<'_>, at: Cell) {
-    let (stat, tree) = (context.stat, context.tree);
+/// Hides what is there: a copy of the blank directory or file over it.
+pub(super) fn mask(context: &mut Context<'_>, at: &At<'_>) {
+    let (stat, target, from) = (context.stat, context.target, context.fs);
     let Some(blank) = context.blank else { return };
+    attach::open_at(context, at);
     let asm = &mut context.asm;
     let empty = asm.string(b"");
     let flags = sym(u64_of(libc::AT_EMPTY_PATH), "AT_EMPTY_PATH");
     let mask = sym(u64::from(libc::STATX_TYPE), "STATX_TYPE");
-    let call = Call::new(libc::SYS_statx, "statx").arg(at.word()).arg(empty).arg(flags);
+    let call = Call::new(libc::SYS_statx, "statx").arg(target.word()).arg(empty).arg(flags);
     asm.call(call.arg(mask).arg(stat.pointer()));
-    let (file, attach_it) = (asm.label(), asm.label());
+    context.close(target);
+    let (file, opened) = (context.asm.label(), context.asm.label());
     let directory = sym(u64::from(libc::S_IFDIR), "S_IFDIR");
-    asm.if_differs(&stat.half(28), u64::from(libc::S_IFMT), directory, file);
-    let flags = sym(0x1 | u64_of(libc::O_CLOEXEC), "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC");
-    let name = asm.string(b"d");
-    let call = Call::new(libc::SYS_open_tree, "open_tree").arg(blank.word()).arg(name).arg(flags.clone());
-    asm.call(call.into(tree));
-    asm.goto(attach_it);
-    asm.bind(file);
-    let name = asm.string(b"f");
-    let call = Call::new(libc::SYS_open_tree, "open_tree").arg(blank.word()).arg(name).arg(flags);
-    asm.call(call.into(tree));
-    asm.bind(attach_it);
-    attach::set_attributes(context, &tree.word(), Attributes::PROC_READ_ONLY, Recursive::No);
-    attach::move_to(context, &tree.word(), &at.word());
-    context.close(tree);
+    context.asm.if_differs(&stat.half(28), u64::from(libc::S_IFMT), directory, file);
+    open_blank(context, blank, b"d");
+    context.asm.goto(opened);
+    context.asm.bind(file);
+    open_blank(context, blank, b"f");
+    context.asm.bind(opened);
+    // The blank file system is sealed, and a copy keeps what it has.
+    attach::copy(context, from, at);
+    context.close(from);
+}
+
+fn open_blank(context: &mut Context<'_>, blank: Cell, name: &[u8]) {
+    let name = context.asm.string(name);
+    let flags = sym(u64_of(libc::O_PATH | libc::O_CLOEXEC), "O_PATH|O_CLOEXEC");
+    let call = Call::new(libc::SYS_openat, "openat").arg(blank.word()).arg(name).arg(flags);
+    context.asm.call(call.into(context.fs));
 }

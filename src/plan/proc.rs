@@ -4,9 +4,10 @@ use std::path::Path;
 
 use super::asm::{Call, Cell, Label, cwd, num, sym};
 use super::context::{Context, Item, ItemKind, Recursive, u64_of};
-use super::mount::{Attributes, Ground, attach, make_directory, mask_open, open_filesystem};
+use super::mount::attach::{At, Bound, Fresh};
+use super::mount::{Attributes, Ground, attach, make_directory, mask};
 use crate::error::{Object, Step};
-use crate::host::Features;
+use crate::host::{Features, MountFlags, ProcView};
 use crate::policy::{Namespaces, ProcMount, ProcRung};
 
 /// What an unprivileged program may read and nobody inside write (runtime-spec, config-linux.md, "readonlyPaths").
@@ -82,91 +83,82 @@ fn fresh(
     target: &Path,
     otherwise: Option<Label>,
 ) {
-    let (fs, tree) = (context.fs, context.tree);
-    open_filesystem(context, "proc", options);
-    let asm = &mut context.asm;
-    let null = || sym(0, "NULL");
-    let create = sym(6, "FSCONFIG_CMD_CREATE");
-    let call = Call::new(libc::SYS_fsconfig, "fsconfig").arg(fs.word()).arg(create);
-    asm.call(fallible(call.arg(null()).arg(null()).arg(num(0)), otherwise));
-    let attributes = Attributes::PROC;
-    let call = Call::new(libc::SYS_fsmount, "fsmount").arg(fs.word()).arg(sym(1, "FSMOUNT_CLOEXEC"));
-    let call = call.arg(sym(attributes.bits, attributes.text())).into(tree);
-    asm.call(fallible(call, otherwise));
-    context.close(fs);
-    attach::attach(context, &tree.word(), target);
-    let whole = options.is_empty();
-    let proc = keep(context);
-    if whole {
+    let proc = context.asm.cell("proc");
+    let what = Fresh { kind: "proc", options, attributes: as_visible(context) };
+    attach::fresh(context, &what, &At::Path(target), Some(proc), otherwise);
+    if options.is_empty() {
         restrict(context, proc);
     }
     context.close(proc);
 }
 
-fn fallible(call: Call, otherwise: Option<Label>) -> Call {
-    match otherwise {
-        Some(label) => call.otherwise(label),
-        None => call,
-    }
-}
-
-/// `$tree` is wanted for masks, `/proc` itself goes to a cell of its own.
-fn keep(context: &mut Context<'_>) -> Cell {
-    let proc = context.asm.cell("proc");
-    let tree = context.tree.word();
-    context.asm.set(proc, &tree, &num(0));
-    proc
+/// A fresh procfs may not be less restricted than the one that the caller sees, access times included
+/// (mount_namespaces(7), "locked"; `mount_too_revealing`).
+fn as_visible(context: &Context<'_>) -> Attributes {
+    let ProcView::Full(flags) = context.host.proc_view() else { return Attributes::PROC };
+    let pairs = [
+        (MountFlags::READ_ONLY, 0x1),
+        (MountFlags::NO_ACCESS_TIME, 0x10),
+        (MountFlags::STRICT_ACCESS_TIME, 0x20),
+        (MountFlags::NO_DIRECTORY_ACCESS_TIME, 0x80),
+    ];
+    let same = pairs.iter().filter(|(flag, _)| flags.contains(*flag)).fold(0, |bits, (_, bit)| bits | bit);
+    let known = if attach::by_descriptor(context) { same } else { same & 0x1 };
+    Attributes { bits: Attributes::PROC.bits | known }
 }
 
 /// The host's own, read-only: it shows the host's processes.
 fn of_host(context: &mut Context<'_>, target: &Path, otherwise: Option<Label>) {
-    let tree = context.tree;
-    let asm = &mut context.asm;
-    let name = asm.string(b"/proc");
-    let bits = 0x1 | u64_of(libc::O_CLOEXEC) | 0x8000;
-    let flags = sym(bits, "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_RECURSIVE");
-    let call = Call::new(libc::SYS_open_tree, "open_tree").arg(cwd()).arg(name).arg(flags).into(tree);
-    asm.call(fallible(call, otherwise));
-    attach::set_attributes(context, &tree.word(), Attributes::PROC_READ_ONLY, Recursive::Yes);
-    attach::attach(context, &tree.word(), target);
-    let proc = keep(context);
+    let (from, at) = (context.fs, At::Path(target));
+    let name = context.asm.string(b"/proc");
+    let flags = sym(u64_of(libc::O_PATH | libc::O_CLOEXEC), "O_PATH|O_CLOEXEC");
+    let call = Call::new(libc::SYS_openat, "openat").arg(cwd()).arg(name).arg(flags).into(from);
+    context.asm.call(match otherwise {
+        Some(label) => call.otherwise(label),
+        None => call,
+    });
+    let path = Some("/proc".into());
+    let bound = Bound { attributes: Attributes::PROC_READ_ONLY, recursive: Recursive::Yes, path };
+    attach::bind(context, from, &bound, &at);
+    context.close(from);
+    let proc = context.asm.cell("proc");
+    attach::open_at(context, &at);
+    let target = context.target;
+    context.asm.set(proc, &target.word(), &num(0));
     restrict(context, proc);
     context.close(proc);
 }
 
-/// Opens an entry of `/proc` for covering; where it does not exist there is nothing to cover.
-fn entry(context: &mut Context<'_>, proc: Cell, name: &str, absent: Label) -> Cell {
-    let at = context.target;
+/// Looks for an entry of `/proc`; where it does not exist there is nothing to cover.
+fn look(context: &mut Context<'_>, proc: Cell, name: &str, absent: Label) {
+    let found = context.asm.cell("found");
     let asm = &mut context.asm;
     let name = asm.string(name.as_bytes());
-    let flags = sym(u64_of(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC), "O_PATH|O_NOFOLLOW|O_CLOEXEC");
-    let call = Call::new(libc::SYS_openat, "openat").arg(proc.word()).arg(name).arg(flags);
-    asm.call(call.into(at).fine(&[libc::ENOENT]));
-    asm.if_less(&at.word(), num(0), absent);
-    at
+    let call = Call::new(libc::SYS_faccessat, "faccessat").arg(proc.word()).arg(name).arg(sym(0, "F_OK"));
+    asm.call(call.into(found).fine(&[libc::ENOENT]));
+    asm.if_less(&found.word(), num(0), absent);
 }
 
 fn restrict(context: &mut Context<'_>, proc: Cell) {
+    let escape = context.asm.enter_required();
     for name in READ_ONLY {
         let absent = context.asm.label();
-        let at = entry(context, proc, name, absent);
-        let tree = context.tree;
-        let empty = context.asm.string(b"");
-        let bits = 0x1 | u64_of(libc::O_CLOEXEC) | u64_of(libc::AT_EMPTY_PATH) | 0x8000;
-        let flags = sym(bits, "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_EMPTY_PATH|AT_RECURSIVE");
-        let call = Call::new(libc::SYS_open_tree, "open_tree").arg(at.word()).arg(empty).arg(flags);
-        context.asm.call(call.into(tree));
-        attach::set_attributes(context, &tree.word(), Attributes::PROC_READ_ONLY, Recursive::Yes);
-        attach::move_to(context, &tree.word(), &at.word());
-        context.close(tree);
-        context.close(at);
+        look(context, proc, name, absent);
+        let at = At::Entry(proc, name);
+        attach::open_at(context, &at);
+        let (from, target) = (context.fs, context.target);
+        context.asm.set(from, &target.word(), &num(0));
+        let path = Some(Path::new("/proc").join(name));
+        let bound = Bound { attributes: Attributes::PROC_READ_ONLY, recursive: Recursive::Yes, path };
+        attach::bind(context, from, &bound, &at);
+        context.close(from);
         context.asm.bind(absent);
     }
     for name in MASKED {
         let absent = context.asm.label();
-        let at = entry(context, proc, name, absent);
-        mask_open(context, at);
-        context.close(at);
+        look(context, proc, name, absent);
+        mask(context, &At::Entry(proc, name));
         context.asm.bind(absent);
     }
+    context.asm.leave_required(escape);
 }

@@ -1,8 +1,11 @@
 //! The root of the mount tree: a file system of its own or a directory of the host; entered at the end by pivot_root.
 
-use super::asm::{Call, cwd, null, num, sym};
-use super::context::{Context, Recursive, SourceHow, u64_of};
-use super::mount::{Attributes, attach, new_filesystem, open_tree_of_source};
+use super::asm::{Call, Operand, cwd, null, num, sym};
+use super::bind;
+use super::context::{Context, Recursive, SourceHow, tree_fd, u64_of};
+use super::mount::attach::{At, Bound, Fresh};
+use super::mount::classic::RootOf;
+use super::mount::{Attributes, attach, classic};
 use crate::error::{Object, Step};
 use crate::policy::{Access, Root, Source, Tmpfs};
 
@@ -24,29 +27,30 @@ pub(super) fn blank(context: &mut Context<'_>) {
     context.asm.step(Step::Root, "masks");
     let blank = context.asm.cell("blank");
     let options = [("mode", "0555".to_owned()), ("size", "4k".to_owned()), ("nr_inodes", "8".to_owned())];
-    new_filesystem(context, "tmpfs", &options, Attributes::PLAIN, blank);
-    let root = context.root.word();
-    attach::move_to(context, &blank.word(), &root);
+    let what = Fresh { kind: "tmpfs", options: &options, attributes: Attributes::PROC };
+    if attach::by_descriptor(context) {
+        attach::fresh(context, &what, &At::Root, Some(blank), None);
+    } else {
+        classic::over_root(context, &what, blank);
+    }
     let asm = &mut context.asm;
     let (dir, file) = (asm.string(b"d"), asm.string(b"f"));
     asm.call(Call::new(libc::SYS_mkdirat, "mkdirat").arg(blank.word()).arg(dir).arg(sym(0o555, "0555")));
     let mode = sym(u64::from(libc::S_IFREG), "S_IFREG|000");
     asm.call(Call::new(libc::SYS_mknodat, "mknodat").arg(blank.word()).arg(file).arg(mode).arg(num(0)));
+    attach::seal(context, blank, Attributes::PROC_READ_ONLY);
     context.blank = Some(blank);
 }
 
-fn over_old_root(context: &mut Context<'_>, mount: super::asm::Cell) {
+/// `move_mount` of the tree over the old root.
+fn over_old_root(context: &mut Context<'_>, tree: &Operand) {
+    let root = context.root;
     let asm = &mut context.asm;
-    let (empty, root) = (asm.string(b""), asm.string(b"/"));
+    let (empty, slash) = (asm.string(b""), asm.string(b"/"));
     let flags = sym(0x4, "MOVE_MOUNT_F_EMPTY_PATH");
-    asm.call(
-        Call::new(libc::SYS_move_mount, "move_mount")
-            .arg(mount.word())
-            .arg(empty)
-            .arg(cwd())
-            .arg(root)
-            .arg(flags),
-    );
+    let call = Call::new(libc::SYS_move_mount, "move_mount").arg(tree.clone()).arg(empty).arg(cwd());
+    asm.call(call.arg(slash).arg(flags));
+    asm.set(root, tree, &num(0));
 }
 
 /// Mounts the new root over the old one. Paths that start at the process's root still lead to the old one, the descriptor
@@ -55,33 +59,40 @@ pub(super) fn mount_root(context: &mut Context<'_>) {
     match context.policy.root.clone() {
         Root::Empty { tmpfs, .. } => {
             context.asm.step(Step::Root, "tmpfs");
-            let root = context.root;
-            new_filesystem(context, "tmpfs", &tmpfs_options(&tmpfs), Attributes::PLAIN, root);
-            over_old_root(context, root);
+            let options = tmpfs_options(&tmpfs);
+            let what = Fresh { kind: "tmpfs", options: &options, attributes: Attributes::PLAIN };
+            if !attach::by_descriptor(context) {
+                return classic::root(context, &RootOf::Fresh(what));
+            }
+            attach::make(context, &what, None);
+            let tree = context.tree.word();
+            over_old_root(context, &tree);
         }
-        Root::Directory { source, access } => {
-            let object = root_object(&source, access);
-            context.asm.step(Step::Root, object.clone());
-            let attributes = Attributes::of_bind(access);
-            let index =
-                context.source(source, SourceHow::Required, object, (attributes.bits, Recursive::Yes));
-            let tree = open_tree_of_source(context, index, attributes, Recursive::Yes);
-            let asm = &mut context.asm;
-            let (empty, slash) = (asm.string(b""), asm.string(b"/"));
-            let flags = sym(0x4, "MOVE_MOUNT_F_EMPTY_PATH");
-            let zero = num(0);
-            asm.call(
-                Call::new(libc::SYS_move_mount, "move_mount")
-                    .arg(tree.clone())
-                    .arg(empty)
-                    .arg(cwd())
-                    .arg(slash)
-                    .arg(flags),
-            );
-            let root = context.root;
-            context.asm.set(root, &tree, &zero);
-        }
+        Root::Directory { source, access } => directory(context, source, access),
     }
+}
+
+fn directory(context: &mut Context<'_>, source: Source, access: Access) {
+    let object = root_object(&source, access);
+    context.asm.step(Step::Root, object.clone());
+    let attributes = Attributes::of_bind(access);
+    let path = if let Source::Path(path) = &source { Some(path.clone()) } else { None };
+    let index = context.source(source, SourceHow::Required, object, (attributes.bits, Recursive::Yes));
+    if let Some(plan) = context.sources[index].tree {
+        return over_old_root(context, &tree_fd(plan));
+    }
+    let from = bind::open_in_child(context, index);
+    let bound = Bound { attributes, recursive: Recursive::Yes, path };
+    if attach::by_descriptor(context) {
+        attach::copy_tree(context, &from.word(), Recursive::Yes);
+        let tree = context.tree.word();
+        attach::restrict_detached(context, &tree, &bound);
+        over_old_root(context, &tree);
+    } else {
+        classic::root(context, &RootOf::Bind(from));
+    }
+    context.close(from);
+    attach::restrict_root(context, &bound);
 }
 
 fn root_object(source: &Source, access: Access) -> Object {
@@ -122,8 +133,8 @@ pub(super) fn unmount_blank(context: &mut Context<'_>) {
 pub(super) fn seal_root(context: &mut Context<'_>) {
     if let Root::Empty { access: Access::ReadOnly, .. } = context.policy.root {
         context.asm.step(Step::Root, "read-only");
-        let root = context.root.word();
-        attach::set_attributes(context, &root, Attributes::READ_ONLY_ROOT, Recursive::No);
+        let root = context.root;
+        attach::seal(context, root, Attributes::READ_ONLY_ROOT);
     }
 }
 

@@ -5,9 +5,12 @@ use std::ffi::CString;
 use super::asm::{Assembler, Call, Cell, Code, cwd, fd, null, num, sym};
 use super::context::u64_of;
 use super::gate;
+use super::init::{close_from, close_until};
 use super::window::brief_word;
 use crate::error::{Object, Step};
-use crate::machine::layout::{ARGV, ENVP, FD_SOCKET};
+use crate::machine::layout::{
+    ARGV, ENVP, FD_SOCKET, ROBUST_DISTANCE, ROBUST_ENTRY, ROBUST_FUTEX, ROBUST_HEAD,
+};
 use crate::machine::segment::Place;
 use crate::machine::wire::Message;
 use crate::policy::Limit;
@@ -82,7 +85,9 @@ fn descriptors(asm: &mut Assembler, input: &TailInput<'_>) -> i32 {
     let arrived = input.passed_at + count + program;
     let highest = input.targets.iter().copied().max().unwrap_or(0);
     let parked = arrived.max(highest + 1);
-    asm.step(Step::Descriptors, "socket");
+    // Too low a limit on descriptors shows here first: the number to blame is the highest that was asked for.
+    let parking = if highest >= arrived { Object::Fd(highest) } else { "socket".into() };
+    asm.step(Step::Descriptors, parking);
     dup(asm, FD_SOCKET, parked, libc::O_CLOEXEC);
     if program == 1 {
         asm.step(Step::Descriptors, "program");
@@ -115,7 +120,7 @@ fn close_gaps(asm: &mut Assembler, input: &TailInput<'_>, parked: i32, first: i3
     }
     match input.close_range {
         super::window::CloseRange::Here => close(asm, input, first, i32::MAX),
-        super::window::CloseRange::Later => super::init::close_from(asm, &num(i64::from(first))),
+        super::window::CloseRange::Later => close_from(asm, &num(i64::from(first))),
     }
 }
 
@@ -126,10 +131,7 @@ fn close(asm: &mut Assembler, input: &TailInput<'_>, from: i32, to: i32) {
         asm.call(call.arg(num(0)));
         return;
     }
-    for number in from..=to {
-        let call = Call::new(libc::SYS_close, "close").arg(fd(number, ""));
-        asm.call(call.fine(&[libc::EBADF, libc::EINTR]));
-    }
+    close_until(asm, &num(i64::from(from)), &num(i64::from(to) + 1));
 }
 
 /// After the last descriptor is in place; and the number of processes is the program's, not init's.
@@ -170,9 +172,26 @@ fn before_exec(asm: &mut Assembler, input: &TailInput<'_>, socket: i32) -> Vec<C
     let set = sym(u64_of(libc::SIG_SETMASK), "SIG_SETMASK");
     let call = Call::new(libc::SYS_rt_sigprocmask, "rt_sigprocmask").arg(set).arg(none);
     asm.call(call.arg(null()).arg(num(8)));
+    announce(asm);
     asm.step(Step::Exec, input.name.clone());
     gate::tell_through(asm, socket, Message::Exec);
     results
+}
+
+/// The end of the socket says that exec has happened, unless some fork of the caller holds the other end too. So the kernel
+/// is asked to mark a word of the brief when this process leaves its memory: a list of robust futexes with one entry
+/// (Documentation/locking/robust-futexes.rst; on exec since Linux 2.6.17).
+fn announce(asm: &mut Assembler) {
+    asm.step(Step::Exec, "notice");
+    let (head, entry) = (Cell::brief(ROBUST_HEAD, "head"), Cell::brief(ROBUST_ENTRY, "entry"));
+    let offset = Cell::brief(ROBUST_HEAD + 8, "offset");
+    asm.set(head, &entry.pointer(), &num(0));
+    asm.set(offset, &num(i64::from(ROBUST_DISTANCE)), &num(0));
+    asm.set(entry, &head.pointer(), &num(0));
+    asm.call(Call::new(libc::SYS_gettid, "gettid").into(Cell::brief(ROBUST_FUTEX, "futex")));
+    // Without it the socket's end has to do.
+    let call = Call::new(libc::SYS_set_robust_list, "set_robust_list").arg(head.pointer()).arg(num(24));
+    asm.call(call.fine(&[libc::ENOSYS, libc::EPERM]));
 }
 
 fn exec(asm: &mut Assembler, input: &TailInput<'_>, results: &[Cell]) {

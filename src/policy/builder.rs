@@ -43,7 +43,7 @@ impl Default for Builder {
             identity: Identity::default(),
             root: Root::default(),
             mounts: Vec::new(),
-            hostname: Some("sandbox".into()),
+            hostname: None,
             domain_name: None,
             loopback: Some(().into()),
             capabilities: Capabilities::NONE,
@@ -207,7 +207,7 @@ impl Builder {
         self.mount(Mount::new(target, MountKind::Mask).over())
     }
 
-    /// The host name inside, at most 64 bytes. Default `sandbox`.
+    /// The host name inside, at most 64 bytes. Default `sandbox`, in a UTS namespace.
     pub fn hostname(self, name: impl Into<Wanted<String>>) -> Self {
         self.set(|policy| policy.hostname = Some(name.into()))
     }

@@ -84,13 +84,11 @@ fn identity(policy: &Policy, mistakes: &mut Vec<Mistake>) {
                     mistakes.push(Mistake::IdNotMapped { what: "group", id: *group });
                 }
             }
-            let host_root = |range: &IdRange, id| {
-                range.inside <= id
-                    && id - range.inside < range.count
-                    && range.outside == 0
-                    && id == range.inside
-            };
-            if uids.iter().any(|range| host_root(range, identity.uid)) {
+            // Whether the id inside is the host's id 0: the first of a range that begins there.
+            let host_root = |range: &IdRange, id| range.outside == 0 && range.inside == id && range.count > 0;
+            if uids.iter().any(|range| host_root(range, identity.uid))
+                || gids.iter().any(|range| host_root(range, identity.gid))
+            {
                 mistakes.push(Mistake::HostRootMapped);
             }
         }
@@ -133,7 +131,9 @@ fn mounts(policy: &Policy, mistakes: &mut Vec<Mistake>) {
         check_source(source, mistakes);
     }
     for (index, mount) in policy.mounts.iter().enumerate() {
+        let before = mistakes.len();
         check_target(&mount.target, mistakes);
+        let sound = mistakes.len() == before;
         match &mount.kind {
             MountKind::Bind(Bind { source, .. }) => check_source(source, mistakes),
             MountKind::Symlink(to) if to.as_os_str().is_empty() || to.as_os_str().as_bytes().contains(&0) => {
@@ -155,7 +155,9 @@ fn mounts(policy: &Policy, mistakes: &mut Vec<Mistake>) {
             | MountKind::Proc(_)
             | MountKind::Mask => {}
         }
-        hidden(mount, &policy.mounts[..index], mistakes);
+        if sound {
+            hidden(mount, &policy.mounts[..index], mistakes);
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! A launch: the sets in order, each an attempt; and the child that came of it.
 
-use crate::error;
 use crate::machine::isa::INSN_SIZE;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::process;
 use std::result::Result as StdResult;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::act::carry_out;
 use super::brief::Brief;
 use super::enforcement::{Enforcement, LaunchMethod};
 use super::explain::{Death, Region, causes, explain};
@@ -15,12 +15,12 @@ use super::parent::{Heard, Parent};
 use super::request::Request;
 use super::source::{self, Found};
 use super::{map, verify};
-use crate::error::{Attempt, Error, ErrorKind, Refusal, Result, Step};
+use crate::error::{Attempt, Error, ErrorKind, Object, Refusal, Result, Step, errno_text};
 use crate::host::{Features, Host};
 use crate::machine::image;
 use crate::machine::segment::Bases;
 use crate::machine::wire::Message;
-use crate::plan::{CloseRange, Code, Plan, TailInput, Then, WindowInput, tail, window};
+use crate::plan::{Cell, CloseRange, Code, Plan, TailInput, Then, WindowInput, tail, window};
 use crate::policy::{Init, Launch, Namespaces, Policy};
 use crate::sys::{self, CloneHow};
 
@@ -47,7 +47,7 @@ impl Compiled {
         let image = match launch {
             Launch::Copy => Err("asked for".to_owned()),
             Launch::Auto | Launch::Image => {
-                make_image(&plan).map_err(|(call, errno)| format!("{call}: {}", error::errno_text(errno)))
+                make_image(&plan).map_err(|(call, errno)| format!("{call}: {}", errno_text(errno)))
             }
         };
         match (launch, image) {
@@ -73,8 +73,6 @@ pub(crate) struct Running {
     pub(crate) init: Init,
     /// The program as this process sees it.
     pub(crate) program: i32,
-    /// What the child's table points to, until it has executed.
-    _request: Request,
     fence: Arc<Fence>,
     index: usize,
     linked: Linked,
@@ -100,7 +98,7 @@ pub(crate) fn launch(fence: &Arc<Fence>, mut request: Request) -> Result<Running
     for (index, (set, compiled)) in fence.plans.iter().enumerate() {
         let last = index + 1 == fence.plans.len();
         let tried = match compiled {
-            Ok(compiled) => attempt(fence, index, compiled, request),
+            Ok(compiled) => by_any_method(fence, index, compiled, request),
             Err(error) => Err(Box::new((error.again(), request))),
         };
         match tried {
@@ -149,47 +147,109 @@ fn shows_namespaces(step: Step) -> bool {
 
 type Tried = StdResult<Running, Box<(Error, Request)>>;
 
-fn attempt(fence: &Arc<Fence>, index: usize, compiled: &Compiled, request: Request) -> Tried {
-    let made = prepare(fence, compiled, &request);
+/// By the image; and by a copy, if the host turns out not to execute it and the policy leaves the choice.
+fn by_any_method(fence: &Arc<Fence>, index: usize, compiled: &Compiled, request: Request) -> Tried {
+    let fd = match &compiled.image {
+        Ok(fd) => fd,
+        Err(why) => return attempt(fence, index, (compiled, &Method::Copy { why: why.clone() }), request),
+    };
+    let failed = match attempt(fence, index, (compiled, &Method::Image { fd: fd.as_raw_fd() }), request) {
+        Ok(running) => return Ok(running),
+        Err(failed) => failed,
+    };
+    let refused = failed.0.step() == Step::Start && failed.0.failed_call() == Some("execveat");
+    let refusals = [libc::EACCES, libc::EPERM, libc::ENOSYS, libc::ENOEXEC];
+    match failed.0.raw_os_error() {
+        Some(errno) if refused && refusals.contains(&errno) && fence.policy.launch == Launch::Auto => {
+            let why = format!("execveat of the image: {}", errno_text(errno));
+            attempt(fence, index, (compiled, &Method::Copy { why }), failed.1)
+        }
+        _ => Err(failed),
+    }
+}
+
+/// How one attempt gets its child an address space of its own.
+#[derive(Debug)]
+enum Method {
+    Image { fd: RawFd },
+    Copy { why: String },
+}
+
+fn attempt(
+    fence: &Arc<Fence>,
+    index: usize,
+    (compiled, method): (&Compiled, &Method),
+    request: Request,
+) -> Tried {
+    let made = prepare(fence, (compiled, method), &request);
     let (parent, linked, sources) = match made {
         Ok(made) => made,
         Err(error) => return Err(Box::new((error, request))),
     };
     let deadline = Instant::now() + fence.policy.setup_timeout;
     match confine(fence, compiled, &parent, &linked, (&sources, deadline)) {
-        Ok((report, program)) => {
+        // The child has copies of all that the request held; the program's ends of pipes must not stay open here.
+        Ok((mut report, program)) => {
+            drop(request);
+            report.method = match method {
+                Method::Image { .. } => LaunchMethod::Image,
+                Method::Copy { why } => LaunchMethod::Copy { why: why.clone() },
+            };
             let init = compiled.plan.init;
             let fence = Arc::clone(fence);
-            Ok(Running { parent, report, init, program, _request: request, fence, index, linked })
+            Ok(Running { parent, report, init, program, fence, index, linked })
         }
         // Dropping the parent kills and reaps the child.
         Err(error) => Err(Box::new((error, request))),
     }
 }
 
-/// Opens the sources, fills the brief, links the tables, clones.
-fn prepare(fence: &Fence, compiled: &Compiled, request: &Request) -> Result<(Parent, Linked, Vec<Found>)> {
-    let plan = &compiled.plan;
-    let sources = plan.sources.iter().map(source::find).collect::<Result<Vec<_>>>()?;
-    let close_range = if fence.host.features().contains(Features::CLOSE_RANGE) {
-        CloseRange::Here
-    } else {
-        CloseRange::Later
-    };
+/// The plans and the tails of one command, as text.
+pub(crate) fn explain_command(fence: &Fence, request: &Request) -> String {
+    let mut text = String::new();
+    for (set, compiled) in &fence.plans {
+        match compiled {
+            Ok(compiled) => {
+                let (tail, _) = command_tail(fence, &compiled.plan, request);
+                text.push_str(&format!("{}# the command\n{tail}", compiled.plan));
+            }
+            Err(error) => text.push_str(&format!("# namespaces {set}\n# {error}\n")),
+        }
+    }
+    text
+}
+
+fn command_tail(fence: &Fence, plan: &Plan, request: &Request) -> (Code, Vec<Cell>) {
     let targets: Vec<i32> = request.passed.iter().map(|(_, target)| *target).collect();
-    let (tail, cells) = tail(&TailInput {
+    tail(&TailInput {
         program: &request.program,
         name: request.name.clone(),
         cwd: &request.cwd,
         targets: &targets,
         passed_at: plan.passed_at,
-        close_range,
+        close_range: close_range(fence),
         limits: &plan.late_limits,
-    });
+    })
+}
+
+fn close_range(fence: &Fence) -> CloseRange {
+    if fence.host.features().contains(Features::CLOSE_RANGE) { CloseRange::Here } else { CloseRange::Later }
+}
+
+/// Opens the sources, fills the brief, links the tables, clones.
+fn prepare(
+    fence: &Fence,
+    (compiled, method): (&Compiled, &Method),
+    request: &Request,
+) -> Result<(Parent, Linked, Vec<Found>)> {
+    let plan = &compiled.plan;
+    let sources = plan.sources.iter().map(source::find).collect::<Result<Vec<_>>>()?;
+    let close_range = close_range(fence);
+    let (tail, cells) = command_tail(fence, plan, request);
     let tail_at = usize::try_from(plan.tail_at).unwrap_or(0);
     let brief = Brief::new(tail_at + tail.segment.len())?;
     super::parent::fill(&brief, plan, &sources, request);
-    let (bases, copy) = bases(compiled, &brief);
+    let (bases, copy) = bases(compiled, method, &brief);
     let mut bytes = Vec::new();
     tail.segment.link(&bases, &mut bytes);
     brief.map().set_bytes(plan.tail_at, &bytes);
@@ -197,13 +257,12 @@ fn prepare(fence: &Fence, compiled: &Compiled, request: &Request) -> Result<(Par
     super::parent::enter_tail(&brief, tail_rows);
     let image_rows = bases.image + plan.code.segment.rows_at() as u64;
     let entry = image_rows + (plan.copy_entry * INSN_SIZE) as u64;
-    let then = match &compiled.image {
-        Ok(fd) => {
-            use std::os::fd::AsRawFd;
+    let then = match method {
+        Method::Image { fd } => {
             let (argv, envp) = (request.argv.address(), request.envp.address());
-            Then::Image { fd: fd.as_raw_fd(), carried: plan.carried, argv, envp }
+            Then::Image { fd: *fd, carried: plan.carried, argv, envp }
         }
-        Err(_) => Then::Copy { entry },
+        Method::Copy { .. } => Then::Copy { entry },
     };
     let tail_cells = cells.iter().map(|cell| cell.address.offset).collect();
     let linked =
@@ -214,9 +273,9 @@ fn prepare(fence: &Fence, compiled: &Compiled, request: &Request) -> Result<(Par
 }
 
 /// Where the segments lie for the child. A copy runs the plan's table from this process's memory.
-fn bases(compiled: &Compiled, brief: &Brief) -> (Bases, Option<sys::Buffer>) {
+fn bases(compiled: &Compiled, method: &Method, brief: &Brief) -> (Bases, Option<sys::Buffer>) {
     let plan = &compiled.plan;
-    if compiled.image.is_ok() {
+    if matches!(method, Method::Image { .. }) {
         let machine = sys::MACHINE.unwrap_or(0);
         return (image::bases(machine, sys::machine_text(), plan.tail_at), None);
     }
@@ -254,12 +313,16 @@ fn start(
     window.segment.link(&bases, &mut bytes);
     memory.fill(&bytes);
     let rows = memory.address() + window.segment.rows_at() as u64;
-    let shared = if compiled.image.is_ok() { libc::CLONE_VM | libc::CLONE_VFORK } else { 0 };
+    let shared = match then {
+        Then::Image { .. } => libc::CLONE_VM | libc::CLONE_VFORK,
+        Then::Copy { .. } => 0,
+    };
     let namespaces = plan.set.difference(Namespaces::TIME).bits();
     let flags = u64::from(namespaces) | u64::from(shared.cast_unsigned());
     let how =
         if fence.host.features().contains(Features::CLONE3) { CloneHow::Clone3 } else { CloneHow::Clone };
-    let cloned = super::parent::clone(plan.init, (how, flags), (rows, at)).map_err(|errno| {
+    let deadline = Instant::now() + fence.policy.setup_timeout;
+    let cloned = super::parent::clone(plan.init, (how, flags), (rows, at), deadline).map_err(|errno| {
         let call = if how == CloneHow::Clone3 { "clone3" } else { "clone" };
         let error = Error::new(ErrorKind::Setup, Step::Clone, format!("namespaces {}", plan.set));
         error.call(call, errno).causes_found(causes(Step::Clone, errno, &fence.host, plan.set))
@@ -287,12 +350,10 @@ fn confine(
     }
     match parent.hear(deadline)? {
         Heard::Message(Message::Ready, program) => {
-            let mut report =
-                verify::read_back(plan, &fence.policy, (parent.pid(), program), parent.brief(), sources)?;
-            report.method = match &compiled.image {
-                Ok(_) => LaunchMethod::Image,
-                Err(why) => LaunchMethod::Copy { why: why.clone() },
-            };
+            let refused = carry_out(&plan.acts, program)?;
+            let pids = (parent.pid(), program);
+            let mut report = verify::read_back(plan, &fence.policy, pids, parent.brief(), sources)?;
+            report.missing.extend(refused);
             Ok((report, program))
         }
         Heard::Message(..) => {
@@ -307,15 +368,35 @@ fn confine(
 }
 
 impl Linked {
+    /// How the program is named: the object of the tail's last step.
+    fn program(&self) -> Object {
+        let last = self.tail.ops.last().and_then(|op| self.tail.objects.get(op.object));
+        last.cloned().unwrap_or_default()
+    }
+
     fn explain(&self, fence: &Fence, compiled: &Compiled, parent: &Parent, death: Death) -> Error {
         let regions = [
             Region { code: &compiled.plan.code, rows_at: self.image_rows },
             Region { code: &self.tail, rows_at: self.bases.tail + self.tail.segment.rows_at() as u64 },
             Region { code: &self.window, rows_at: self.window_rows },
         ];
-        explain(&regions, parent.brief(), death, &fence.host, compiled.plan.set)
+        let error = explain(&regions, parent.brief(), death, &fence.host, compiled.plan.set);
+        match (error.step(), error.raw_os_error()) {
+            // The program's own argument list goes through the image's exec first.
+            (Step::Start, Some(libc::E2BIG)) => Error::new(ErrorKind::Exec, Step::Exec, self.program())
+                .call("execve", libc::E2BIG)
+                .detail("arguments and environment are larger than the kernel takes (execve(2), \"Limits\")"),
+            (Step::Window | Step::Descriptors, Some(libc::EINVAL | libc::EBADF | libc::EMFILE)) => error
+                .detail(
+                    "RLIMIT_NOFILE of the caller may be too low for the descriptors that the set-up holds",
+                ),
+            _ => error,
+        }
     }
 }
+
+/// After this time the socket's end is late, and the kernel's own mark is looked at.
+const LATE: Duration = Duration::from_millis(10);
 
 impl Running {
     /// Lets the program go and waits until it runs.
@@ -324,7 +405,8 @@ impl Running {
         self.parent.tell(Message::Go)?;
         let mut announced = false;
         loop {
-            match self.parent.hear(deadline)? {
+            let until = if announced { deadline.min(Instant::now() + LATE) } else { deadline };
+            match self.parent.hear(until)? {
                 Heard::Message(Message::Exec, _) if !announced => announced = true,
                 Heard::Message(..) => {
                     let error = Error::new(ErrorKind::Setup, Step::Gate, "socket");
@@ -332,6 +414,9 @@ impl Running {
                 }
                 Heard::End if announced && !self.parent.gave_up() => return Ok(()),
                 Heard::End => return Err(self.exec_error(self.parent.death())),
+                // Someone else holds the socket's other end.
+                Heard::Nothing if self.parent.has_left() && !self.parent.gave_up() => return Ok(()),
+                Heard::Nothing if Instant::now() < deadline => {}
                 Heard::Nothing => {
                     self.parent.end();
                     return Err(self.exec_error(Death::TimedOut));
@@ -368,6 +453,7 @@ impl Running {
                 .call("execve", libc::ENOENT)
                 .detail("the program exists inside; the interpreter or loader that it names does not"),
             Some(errno) => error.call("execve", errno),
+            None if results.len() > 1 => error.detail("no directory of PATH has it inside"),
             None => error,
         }
     }

@@ -3,7 +3,9 @@
 
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::machine::isa::{ERRNO_AT, FAILED_AT, GAVE_UP_AT};
-use crate::machine::layout::{INIT_PROGRESS, PROGRESS, RUSAGE, RUSAGE_SIZE, STATUS, STATUS_VALID};
+use crate::machine::layout::{
+    INIT_PROGRESS, PROGRESS, ROBUST_FUTEX, RUSAGE, RUSAGE_SIZE, STATUS, STATUS_VALID,
+};
 use crate::sys::SharedMap;
 
 /// The shared mapping of one launch.
@@ -51,6 +53,12 @@ impl Brief {
     /// Init's record.
     pub(super) fn init_progress(&self) -> Record {
         self.record(INIT_PROGRESS)
+    }
+
+    /// Whether the kernel says that the child has left its memory: by exec, or by its end.
+    pub(super) fn left_memory(&self) -> bool {
+        const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
+        self.map.half(ROBUST_FUTEX) & FUTEX_OWNER_DIED != 0
     }
 
     /// The program's wait status, once init has left it.

@@ -1,6 +1,7 @@
 //! The caller's half of a launch: clone attempts, the window, id maps, the gate, the verdict on the set-up. No child
 //! outlives an `Err`, and no descriptor leaks on any path.
 
+mod act;
 mod attempt;
 mod brief;
 mod enforcement;
@@ -11,7 +12,8 @@ mod request;
 mod signals;
 mod source;
 mod verify;
+mod watchdog;
 
-pub(crate) use attempt::{Compiled, Fence, Running, launch};
+pub(crate) use attempt::{Compiled, Fence, Running, explain_command as explain, launch};
 pub use enforcement::{Enforcement, LaunchMethod, Missing, NamespaceState};
 pub(crate) use request::{Request, Strings};

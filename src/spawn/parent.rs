@@ -5,9 +5,10 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process;
 use std::result::Result as StdResult;
-use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicI32;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 use std::time::Instant;
 
@@ -19,8 +20,11 @@ use super::explain::Death;
 use super::request::Request;
 use super::signals::Blocked;
 use super::source::Found;
+use super::watchdog::watch;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::machine::layout::{ARGV, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SOCKET, FREE_FD, TAIL_ENTRY};
+use crate::machine::layout::{
+    ARGV, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SCRATCH, FD_SCRATCH_TARGET, FD_SOCKET, FREE_FD, TAIL_ENTRY,
+};
 use crate::machine::wire::{MESSAGE_SIZE, Message};
 use crate::plan::Plan;
 use crate::policy::Init;
@@ -68,6 +72,11 @@ impl Parent {
     /// Whether the set-up, or init, ended by a failed step.
     pub(super) fn gave_up(&self) -> bool {
         self.brief.progress().gave_up || self.brief.init_progress().gave_up
+    }
+
+    /// Whether the child has left the memory of the set-up.
+    pub(super) fn has_left(&self) -> bool {
+        self.brief.left_memory()
     }
 
     pub(super) fn tell(&self, message: Message) -> Result<()> {
@@ -231,7 +240,10 @@ pub(super) fn descriptors(
         (0..).zip(&request.stdio).map(|(number, fd)| (fd.as_raw_fd(), number)).collect();
     place.push((socket.as_raw_fd(), FD_SOCKET));
     place.push((brief.map().as_fd().as_raw_fd(), FD_BRIEF));
-    place.push((caller.as_raw_fd(), FD_CALLER));
+    // The scratch numbers are taken too, so that no call of the set-up hands them out.
+    for number in [FD_CALLER, FD_SCRATCH, FD_SCRATCH_TARGET] {
+        place.push((caller.as_raw_fd(), number));
+    }
     for (source, found) in plan.sources.iter().zip(sources) {
         if let (Some(plan), Some(tree)) = (source.tree, &found.tree) {
             place.push((tree.as_raw_fd(), plan.fd));
@@ -248,10 +260,14 @@ pub(super) fn clone(
     init: Init,
     (how, flags): (CloneHow, u64),
     (entry, progress): (u64, u64),
+    deadline: Instant,
 ) -> StdResult<Cloned, i32> {
     let work = move || {
+        let pidfd = Arc::new(AtomicI32::new(-1));
         let blocked = Blocked::all().map_err(|error| error.raw_os_error().unwrap_or(libc::EINVAL))?;
-        let cloned = sys::clone_into_table(how, flags, entry, progress);
+        let watched = watch(deadline, &pidfd);
+        let cloned = sys::clone_into_table(how, flags, entry, progress, &pidfd);
+        drop(watched);
         drop(blocked);
         cloned
     };

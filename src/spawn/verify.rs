@@ -1,6 +1,5 @@
 //! Reads back from the kernel what holds, and refuses to go on where it is less than was required.
 
-use crate::error::Object;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -8,11 +7,11 @@ use std::path::PathBuf;
 use super::brief::Brief;
 use super::enforcement::{Enforcement, LaunchMethod, Missing, NamespaceState};
 use super::source::Found;
-use crate::error::{Error, ErrorKind, Result, Step};
+use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::host::{Answer, CapabilitySets, MountTable, Status};
 use crate::machine::layout::SOURCE_ABSENT;
 use crate::plan::{ItemKind, Plan};
-use crate::policy::{Namespaces, NewPrivileges, Policy, Source};
+use crate::policy::{Access, MountKind, Namespaces, NewPrivileges, Policy, Root, Source};
 
 /// Reads what the kernel says of the confined process `pid`, in the sandbox whose first process is `first`, and compares it with the policy.
 pub(super) fn read_back(
@@ -48,7 +47,9 @@ pub(super) fn read_back(
     };
     compare(plan, policy, first, &report)?;
     if plan.set.contains(Namespaces::MOUNT) {
-        one_root(pid)?;
+        let table = mounts(pid)?;
+        one_root(&table)?;
+        read_only(policy, &table)?;
     }
     Ok(report)
 }
@@ -92,15 +93,58 @@ fn compare(plan: &Plan, policy: &Policy, first: i32, report: &Enforcement) -> Re
     Ok(())
 }
 
-/// The old root is gone: nothing but the new one is mounted at `/`.
-fn one_root(pid: i32) -> Result<()> {
+fn mounts(pid: i32) -> Result<MountTable> {
     let failed = || Error::new(ErrorKind::Setup, Step::Verify, "/proc/PID/mountinfo");
     let text = fs::read_to_string(format!("/proc/{pid}/mountinfo"))
         .map_err(|error| failed().call("read", error.raw_os_error().unwrap_or(0)))?;
     let table = MountTable::parse(&text);
+    if table.malformed() != 0 {
+        return Err(failed().detail("a line of it cannot be read"));
+    }
+    Ok(table)
+}
+
+/// The old root is gone: nothing but the new one is mounted at `/`.
+fn one_root(table: &MountTable) -> Result<()> {
     let roots = table.entries().iter().filter(|entry| entry.mount_point == Path::new("/")).count();
-    if roots != 1 || table.malformed() != 0 {
-        return Err(failed().detail(format!("{roots} mounts at \"/\" where there is one")));
+    if roots == 1 {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Setup, Step::Verify, "root");
+    Err(error.detail(format!("{roots} mounts at \"/\" where there is one")))
+}
+
+/// Every mount that came with a read-only bind is read-only: also one that appeared below its source a moment ago.
+fn read_only(policy: &Policy, table: &MountTable) -> Result<()> {
+    let targets: Vec<(&Path, Option<Access>)> = policy
+        .mounts()
+        .iter()
+        .map(|mount| match mount.kind() {
+            MountKind::Bind(bind) => (mount.target(), Some(bind.access)),
+            MountKind::Tmpfs(_)
+            | MountKind::File(_)
+            | MountKind::Directory(_)
+            | MountKind::Symlink(_)
+            | MountKind::Device
+            | MountKind::Dev
+            | MountKind::Proc(_)
+            | MountKind::Mask => (mount.target(), None),
+        })
+        .chain(match &policy.root {
+            Root::Directory { access, .. } => Some((Path::new("/"), Some(*access))),
+            Root::Empty { .. } => None,
+        })
+        .collect();
+    for entry in table.entries() {
+        let covering = targets.iter().filter(|(target, _)| entry.mount_point.starts_with(target));
+        let nearest = covering.max_by_key(|(target, _)| target.components().count());
+        if let Some((target, Some(Access::ReadOnly))) = nearest
+            && !entry.is_read_only()
+        {
+            let error =
+                Error::new(ErrorKind::Setup, Step::Verify, Object::SandboxPath(entry.mount_point.clone()));
+            return Err(error.detail(format!("it is writable, below the read-only {target:?}")));
+        }
     }
     Ok(())
 }

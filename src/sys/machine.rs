@@ -3,6 +3,7 @@
 use std::arch::global_asm;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::slice;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::{Errno, address};
 use crate::machine::isa::INSN_SIZE;
@@ -91,17 +92,18 @@ pub(crate) struct Cloned {
 /// machine, recording its progress at `progress`, and never comes back here.
 ///
 /// With `CLONE_VM|CLONE_VFORK` the caller waits until the child has executed something or ended. The machine uses no
-/// stack, so the child needs none of its own.
+/// stack, so the child needs none of its own. The kernel stores the pidfd's number in `pidfd` before that wait: another
+/// thread can end a child that does not come on. Afterwards -1 stands there.
 pub(crate) fn clone_into_table(
     how: CloneHow,
     flags: u64,
     entry: u64,
     progress: u64,
+    pidfd: &AtomicI32,
 ) -> Result<Cloned, Errno> {
     let flags = flags | u64::from(libc::CLONE_PIDFD.cast_unsigned());
     let signal = u64::from(libc::SIGCHLD.cast_unsigned());
-    let mut pidfd: i32 = -1;
-    let pidfd_at = (&raw mut pidfd).expose_provenance() as u64;
+    let pidfd_at = address(pidfd.as_ptr().cast_const());
     let clone3 = [flags, pidfd_at, 0, 0, signal, 0, 0, 0];
     let call = match how {
         CloneHow::Clone3 => [libc::SYS_clone3.cast_unsigned(), address(clone3.as_ptr()), 64, 0, 0, 0, 0],
@@ -114,9 +116,9 @@ pub(crate) fn clone_into_table(
     if result < 0 {
         return Err(i32::try_from(-result).unwrap_or(libc::EINVAL));
     }
-    // SAFETY: the kernel wrote the volatile number of a new descriptor there, which nothing else owns.
-    let number = unsafe { (&raw const pidfd).read_volatile() };
-    // SAFETY: CLONE_PIDFD was asked for and the call succeeded, so the number is an open descriptor that is ours.
+    let number = pidfd.swap(-1, Ordering::SeqCst);
+    // SAFETY: CLONE_PIDFD was asked for and the call succeeded, so the kernel put the number of a new descriptor there, which
+    // is ours alone.
     let pidfd = unsafe { OwnedFd::from_raw_fd(number) };
     Ok(Cloned { pid: i32::try_from(result).unwrap_or(0), pidfd })
 }

@@ -1,5 +1,7 @@
 //! Calls that only look. Each is made so that it can have no lasting effect, whatever the kernel answers.
 
+use std::sync::atomic::AtomicI32;
+
 use super::{CloneHow, Errno, clone_into_table, raw};
 use crate::machine::isa::{Insn, Opcode, PROGRESS_SIZE};
 use nix::sys::signal;
@@ -31,6 +33,8 @@ pub(crate) fn secure_exec() -> bool {
 
 /// Makes a child in these new namespaces that ends at once, and reaps it.
 pub(crate) fn try_clone_namespaces(flags: u64) -> Result<(), Errno> {
+    // In clone's flags CLONE_NEWTIME would be a part of the exit signal.
+    let legacy = flags & 0xff == 0;
     let insn = Insn {
         opcode: Opcode::Fail as u8,
         flags: 0,
@@ -49,13 +53,23 @@ pub(crate) fn try_clone_namespaces(flags: u64) -> Result<(), Errno> {
     let mut before = SigSet::empty();
     let how = SigmaskHow::SIG_SETMASK;
     signal::pthread_sigmask(how, Some(&mask), Some(&mut before)).map_err(|errno| errno as Errno)?;
-    let made = clone_into_table(CloneHow::Clone3, flags | shared, table.address(), progress.address())
-        .or_else(|errno| match errno {
-            libc::ENOSYS => {
-                clone_into_table(CloneHow::Clone, flags | shared, table.address(), progress.address())
-            }
-            other => Err(other),
-        });
+    let made = clone_into_table(
+        CloneHow::Clone3,
+        flags | shared,
+        table.address(),
+        progress.address(),
+        &AtomicI32::new(-1),
+    )
+    .or_else(|errno| match errno {
+        libc::ENOSYS if legacy => clone_into_table(
+            CloneHow::Clone,
+            flags | shared,
+            table.address(),
+            progress.address(),
+            &AtomicI32::new(-1),
+        ),
+        other => Err(other),
+    });
     signal::pthread_sigmask(how, Some(&before), None).map_err(|errno| errno as Errno)?;
     let child = made?;
     super::reap(&child.pidfd, super::process::Block::UntilExit).map(drop)

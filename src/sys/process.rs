@@ -27,6 +27,18 @@ pub(crate) fn send_signal(pidfd: impl AsFd, signal: i32) -> Result<(), Errno> {
     unsafe { raw(libc::SYS_pidfd_send_signal, args) }.map(drop)
 }
 
+/// SIGKILL through a pidfd that another thread is about to own; -1 is nobody's.
+pub(crate) fn kill_by_number(pidfd: i32) {
+    // SAFETY: the call takes numbers and a null pointer.
+    let sent =
+        unsafe { raw(libc::SYS_pidfd_send_signal, [number(pidfd), number(libc::SIGKILL), 0, 0, 0, 0]) };
+    // EBADF: no child was made yet, or no more; ESRCH: it has ended. Both are what is wanted.
+    debug_assert!(
+        matches!(sent, Ok(_) | Err(libc::EBADF | libc::ESRCH)),
+        "a pidfd of our own child: {sent:?}"
+    );
+}
+
 /// Whether to wait for the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Block {
@@ -165,4 +177,17 @@ pub(crate) fn duplicate(fd: i32, above: i32) -> Result<OwnedFd, Errno> {
     let fd = i32::try_from(fd).map_err(|_| libc::EBADF)?;
     // SAFETY: the call succeeded, so the number is a new descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `setpriority(PRIO_PROCESS, pid, nice)`.
+pub(crate) fn set_priority(pid: i32, nice: i32) -> Result<(), Errno> {
+    // SAFETY: the call takes numbers only.
+    unsafe { raw(libc::SYS_setpriority, [0, number(pid), number(nice), 0, 0, 0]) }.map(drop)
+}
+
+/// `prlimit64(pid, resource, &{soft, hard}, NULL)`.
+pub(crate) fn set_limit(pid: i32, resource: u32, limit: [u64; 2]) -> Result<(), Errno> {
+    let args = [number(pid), u64::from(resource), address(limit.as_ptr()), 0, 0, 0];
+    // SAFETY: `limit` is a struct rlimit64, two 64-bit words, and lives across the call.
+    unsafe { raw(libc::SYS_prlimit64, args) }.map(drop)
 }

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::slice;
 
+use crate::error::Cause;
+use crate::error::Powerless;
+use crate::error::Runtime;
 use crate::host::Answer;
 use crate::host::CapabilitySets;
-use crate::error::Cause;
 use crate::host::CgroupProcesses;
 use crate::host::Container;
 use crate::host::Diagnosis;
@@ -18,11 +20,9 @@ use crate::host::Identity;
 use crate::host::KernelVersion;
 use crate::host::KeyUsage;
 use crate::host::MountTable;
-use crate::error::Powerless;
 use crate::host::ProcessLimits;
 use crate::host::Refusal;
 use crate::host::RefusedStep;
-use crate::error::Runtime;
 use crate::host::SeccompMode;
 use crate::host::Security;
 use crate::host::Subordinate;

@@ -1,10 +1,10 @@
 //! Tests of what is concluded from signs and labels, and of hosts made by hand. They must not look at real files.
 
+use crate::error::Runtime;
 use crate::host::Answer;
 use crate::host::CapabilitySets;
 use crate::host::Container;
 use crate::host::Host;
-use crate::error::Runtime;
 use crate::host::Sysctl;
 use crate::host::container::judge;
 use crate::host::namespace;

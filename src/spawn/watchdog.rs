@@ -1,0 +1,105 @@
+//! Ends a child that is stopped in the window: the thread that cloned it waits for it in the kernel and cannot. One thread
+//! for the whole process, made at the first launch, asleep while nothing is launched.
+
+use std::process;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
+use std::time::{Duration, Instant};
+
+use crate::sys;
+
+/// How often it looks while something is launched.
+const TICK: Duration = Duration::from_millis(50);
+/// How long it goes on looking when nothing is.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// One launch: when it is too late, and where the kernel puts the child's pidfd.
+#[derive(Debug)]
+struct Launch {
+    number: u64,
+    deadline: Instant,
+    pidfd: Arc<AtomicI32>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    launches: Vec<Launch>,
+    next: u64,
+    /// The process that the thread belongs to: a fork of the caller has none.
+    process: u32,
+    asleep: Asleep,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Asleep {
+    #[default]
+    No,
+    Yes,
+}
+
+static STATE: Mutex<Option<State>> = Mutex::new(None);
+static WAKE: Condvar = Condvar::new();
+
+fn state() -> MutexGuard<'static, Option<State>> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A launch that is watched until this is dropped.
+#[derive(Debug)]
+pub(super) struct Watched {
+    number: u64,
+}
+
+/// Watches a launch. Without a thread (the process may make no more) nothing is watched, as before there was one: the
+/// window has no call that can block.
+pub(super) fn watch(deadline: Instant, pidfd: &Arc<AtomicI32>) -> Watched {
+    let mut guard = state();
+    let own = process::id();
+    if guard.as_ref().is_none_or(|state| state.process != own) {
+        let started = Builder::new().name("ringfence-watch".to_owned()).spawn(run).is_ok();
+        *guard = started.then(|| State { process: own, ..State::default() });
+    }
+    let Some(state) = guard.as_mut() else { return Watched { number: 0 } };
+    state.next += 1;
+    let number = state.next;
+    state.launches.push(Launch { number, deadline, pidfd: Arc::clone(pidfd) });
+    if state.asleep == Asleep::Yes {
+        WAKE.notify_one();
+    }
+    Watched { number }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(state) = state().as_mut() {
+            state.launches.retain(|launch| launch.number != self.number);
+        }
+    }
+}
+
+fn run() {
+    let own = process::id();
+    let mut idle_since = Instant::now();
+    let mut guard = state();
+    loop {
+        let Some(state) = guard.as_mut().filter(|state| state.process == own) else { return };
+        let now = Instant::now();
+        for launch in state.launches.iter().filter(|launch| launch.deadline <= now) {
+            // The lock is held: the launch cannot end, and its descriptor not be closed, meanwhile.
+            sys::kill_by_number(launch.pidfd.load(Ordering::SeqCst));
+        }
+        if !state.launches.is_empty() {
+            idle_since = now;
+        }
+        let tick = if now.duration_since(idle_since) > LINGER { None } else { Some(TICK) };
+        state.asleep = if tick.is_none() { Asleep::Yes } else { Asleep::No };
+        guard = match tick {
+            Some(tick) => WAKE.wait_timeout(guard, tick).unwrap_or_else(PoisonError::into_inner).0,
+            None => WAKE.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        };
+        if tick.is_none() {
+            idle_since = Instant::now();
+        }
+    }
+}
