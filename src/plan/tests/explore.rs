@@ -88,7 +88,11 @@ pub(super) fn undisturbed(launch: &Launch<'_>) -> (Vec<(u64, Scripted)>, Vec<Str
 }
 
 /// Fails the call that `before` is about to make, and goes on.
-pub(super) fn fail_one(launch: &Launch<'_>, before: &(u64, Scripted), errno: i32) -> (Scripted, Finish, Vec<String>) {
+pub(super) fn fail_one(
+    launch: &Launch<'_>,
+    before: &(u64, Scripted),
+    errno: i32,
+) -> (Scripted, Finish, Vec<String>) {
     let (pc, world) = before;
     let mut world = world.clone();
     let index = world.made();
@@ -96,7 +100,8 @@ pub(super) fn fail_one(launch: &Launch<'_>, before: &(u64, Scripted), errno: i32
     let finish = launch.run(&mut world, *pc);
     let mut broken = at_end(launch, &world, finish);
     broken.extend(rules::after_failure(launch, &world, finish, (index, errno)));
-    let unknown = world.faults.iter().filter(|fault| fault.contains("does not know") || fault.contains("restricted"));
+    let unknown =
+        world.faults.iter().filter(|fault| fault.contains("does not know") || fault.contains("restricted"));
     broken.extend(unknown.cloned());
     (world, finish, broken)
 }
@@ -143,7 +148,8 @@ pub(super) fn explore(launch: &Launch<'_>, errnos: Errnos) -> Seen {
 pub(super) fn variants(policy: &Policy, host: &Host) -> Vec<Variant> {
     let memfd = host.features().contains(Features::EXECUTABLE_MEMFD);
     let how = if memfd { How::Image } else { How::Copy };
-    let base = Variant { found: Found::Directories, how, role: Role::Program, targets: &[9, 3], by_fd: false };
+    let base =
+        Variant { found: Found::Directories, how, role: Role::Program, targets: &[9, 3], by_fd: false };
     let mut list = vec![
         base,
         Variant { found: Found::Little, how: How::Copy, targets: &[], ..base },
@@ -253,7 +259,9 @@ fn two_failures_of_the_proc_ladder_take_a_later_rung_or_end() {
             let later = snapshots.iter().skip(1).filter(|(pc, _)| in_ladder(*pc));
             for second in later {
                 let (_, _, found) = fail_one(&launch, second, libc::ENODEV);
-                let at = |rule| format!("{name}: {} and {}: {rule}", launch.named(before.0), launch.named(second.0));
+                let at = |rule| {
+                    format!("{name}: {} and {}: {rule}", launch.named(before.0), launch.named(second.0))
+                };
                 broken.extend(found.into_iter().map(at));
                 pairs += 1;
             }

@@ -137,7 +137,9 @@ fn tables(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
     match nr {
         libc::SYS_close => world.fds.remove(&fd).map(|_| 0).ok_or(libc::EBADF),
         libc::SYS_close_range => {
-            let inside = |number: i32| u64::from(number.cast_unsigned()) >= args[0] && u64::from(number.cast_unsigned()) <= args[1];
+            let inside = |number: i32| {
+                u64::from(number.cast_unsigned()) >= args[0] && u64::from(number.cast_unsigned()) <= args[1]
+            };
             world.fds.retain(|number, _| !inside(*number));
             Ok(0)
         }
@@ -163,7 +165,9 @@ fn trees(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
     let fd = number(args[0]);
     let Some(entry) = world.fds.get_mut(&fd) else { return Ok(0) };
     match (nr, entry.what) {
-        (libc::SYS_mount_setattr, What::Copied { recursive, .. }) if recursive_flag(args[2]) || !recursive => {
+        (libc::SYS_mount_setattr, What::Copied { recursive, .. })
+            if recursive_flag(args[2]) || !recursive =>
+        {
             entry.what = What::Copied { recursive, restricted: true };
         }
         (libc::SYS_move_mount, What::Copied { restricted: false, .. }) => {

@@ -240,7 +240,10 @@ fn memory(plan: &Plan, tail: &Code, window: &Code, bases: &Bases) -> Vec<(u64, V
 
 fn fill(world: &mut Scripted, plan: &Plan, found: Found, (tail, free): (u64, i32)) {
     let mut set = |offset: u32, value: u64| {
-        assert!(world.put(BRIEF_BASE + u64::from(offset), &value.to_le_bytes()), "{offset:#x} is in the brief");
+        assert!(
+            world.put(BRIEF_BASE + u64::from(offset), &value.to_le_bytes()),
+            "{offset:#x} is in the brief"
+        );
     };
     set(TAIL_ENTRY, tail);
     set(FREE_FD, u64::from(free.cast_unsigned()));

@@ -105,7 +105,10 @@ fn root_directory() -> Builder {
 
 fn ranges() -> Builder {
     let map = |own| {
-        vec![IdRange { inside: 0, outside: 100_000, count: 1000 }, IdRange { inside: own, outside: 101_000, count: 9 }]
+        vec![
+            IdRange { inside: 0, outside: 100_000, count: 1000 },
+            IdRange { inside: own, outside: 101_000, count: 9 },
+        ]
     };
     Builder::default()
         .system_read_only()

@@ -106,7 +106,8 @@ fn privileges(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
     let cleared = need(broken, "clearing the ambient set", done.prctl(libc::PR_CAP_AMBIENT, clear));
     let raise = [bits(libc::PR_CAP_AMBIENT), bits(libc::PR_CAP_AMBIENT_RAISE)];
     let prctl = |event: &&Event| event.nr == libc::SYS_prctl && event.result == 0;
-    let set = |numbers: &mut dyn Iterator<Item = u64>| numbers.fold(0_u64, |set, number| set | 1 << (number & 63));
+    let set =
+        |numbers: &mut dyn Iterator<Item = u64>| numbers.fold(0_u64, |set, number| set | 1 << (number & 63));
     let raised = done.events.iter().skip(cleared).filter(prctl).filter(|event| event.args[..2] == raise);
     let raised = set(&mut raised.map(|event| event.args[2]));
     if raised != keep {
@@ -136,10 +137,14 @@ fn identity(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
     };
     if ids.writer == MapWriter::Child {
         let maps = ["/proc/self/setgroups", "/proc/self/uid_map", "/proc/self/gid_map"];
-        in_order(broken, &[(maps[0], writes(maps[0])), (maps[1], writes(maps[1])), (maps[2], writes(maps[2]))]);
+        in_order(
+            broken,
+            &[(maps[0], writes(maps[0])), (maps[1], writes(maps[1])), (maps[2], writes(maps[2]))],
+        );
     } else if ids.writer != MapWriter::Nobody || ids.host != HostIds::Callers {
         let groups = launch.policy.identity.groups.len() as u64;
-        let set = |nr: i64| done.last(nr, |event| event.args[0] == event.args[1] && event.args[1] == event.args[2]);
+        let set =
+            |nr: i64| done.last(nr, |event| event.args[0] == event.args[1] && event.args[1] == event.args[2]);
         let cleared = done.last(libc::SYS_setgroups, |event| event.args[0] == groups);
         in_order(
             broken,
@@ -156,7 +161,8 @@ fn identity(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
 fn tree(done: &Done<'_>, broken: &mut Vec<String>) {
     let world = done.world;
     let private = libc::MS_REC | libc::MS_PRIVATE;
-    let made_private = done.last(libc::SYS_mount, |event| event.args[3] == private && world.text(event.args[1]) == "/");
+    let made_private =
+        done.last(libc::SYS_mount, |event| event.args[3] == private && world.text(event.args[1]) == "/");
     let mounts = |event: &Event| {
         event.nr == libc::SYS_move_mount || (event.nr == libc::SYS_mount && event.args[3] != private)
     };
@@ -165,7 +171,11 @@ fn tree(done: &Done<'_>, broken: &mut Vec<String>) {
     let after = pivot.unwrap_or(0);
     let detach = bits(libc::MNT_DETACH);
     let find = |holds: &dyn Fn(&Event) -> bool| {
-        done.events.iter().skip(after).position(|event| event.result >= 0 && holds(event)).map(|at| at + after)
+        done.events
+            .iter()
+            .skip(after)
+            .position(|event| event.result >= 0 && holds(event))
+            .map(|at| at + after)
     };
     let detached = find(&|event| {
         event.nr == libc::SYS_umount2 && event.args[1] == detach && world.text(event.args[0]) == "."
@@ -244,7 +254,8 @@ pub(super) fn after_failure(
     let Some(op) = launch.op(event.pc) else { return vec!["a call from nowhere".into()] };
     let went_on = matches!(finish, Finish::Exec | Finish::Exit);
     let small = u8::try_from(errno).unwrap_or(0);
-    let excused = op.row.fine.contains(&small) || errno == libc::EINTR && op.row.flags == crate::machine::isa::RETRY;
+    let excused =
+        op.row.fine.contains(&small) || errno == libc::EINTR && op.row.flags == crate::machine::isa::RETRY;
     // Without the caller's word, and without a path that can be executed, there is no way on.
     let last_word = matches!(op.name, "recvfrom" | "execve" | "execveat");
     if excused {
@@ -296,7 +307,9 @@ fn preferred(
         attaches && other.result == 0 && item_of(launch, other.pc) == Some(outcome)
     };
     let undone = world.events().any(|other| {
-        other.nr == libc::SYS_umount2 && other.result == 0 && launch.op(other.pc).is_some_and(|op| op.step != Step::Pivot && op.step != Step::Root)
+        other.nr == libc::SYS_umount2
+            && other.result == 0
+            && launch.op(other.pc).is_some_and(|op| op.step != Step::Pivot && op.step != Step::Root)
     });
     // Nothing that is half built comes of a descriptor that would not close.
     let closing = event.nr == libc::SYS_close;
