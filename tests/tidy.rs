@@ -67,7 +67,8 @@ mod tests {
         let mut wrong = Vec::new();
         for path in code.split("crate::").skip(1) {
             let used: String = path.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            if used == module || EXCEPTIONS.iter().any(|(who, what)| *who == module && path.starts_with(what)) {
+            if used == module || EXCEPTIONS.iter().any(|(who, what)| *who == module && path.starts_with(what))
+            {
                 continue;
             }
             let below = level(&used).is_some_and(|level| level < own);
@@ -110,7 +111,8 @@ mod tests {
         for (module, line) in planted {
             assert!(!wrong_uses(module, line).is_empty(), "{module}: {line}");
         }
-        for (module, line) in [("sys", "use crate::machine::isa::INSN_SIZE;"), ("plan", "crate::host::Host")] {
+        for (module, line) in [("sys", "use crate::machine::isa::INSN_SIZE;"), ("plan", "crate::host::Host")]
+        {
             assert_eq!(wrong_uses(module, line), Vec::<String>::new(), "{module}: {line}");
         }
     }
@@ -152,7 +154,12 @@ mod tests {
 
     #[test]
     fn nothing_is_left_for_later() {
-        let words = [concat!("#[", "ignore"), concat!("to", "do!"), concat!("unimple", "mented!"), concat!("FIX", "ME")];
+        let words = [
+            concat!("#[", "ignore"),
+            concat!("to", "do!"),
+            concat!("unimple", "mented!"),
+            concat!("FIX", "ME"),
+        ];
         let mut faults = Vec::new();
         for (name, text) in rust_files() {
             let found = words.iter().filter(|word| text.contains(**word));

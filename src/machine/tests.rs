@@ -124,8 +124,12 @@ fn progress_moves_the_record() {
 
 #[test]
 fn each_condition_holds_when_it_should() {
-    assert!(taken(Condition::MaskEqual, [0xab, 0x0f, 0x0b]) && !taken(Condition::MaskEqual, [0xab, 0x0f, 0xab]));
-    assert!(taken(Condition::MaskDiffers, [1, u64::MAX, 2]) && !taken(Condition::MaskDiffers, [2, u64::MAX, 2]));
+    assert!(
+        taken(Condition::MaskEqual, [0xab, 0x0f, 0x0b]) && !taken(Condition::MaskEqual, [0xab, 0x0f, 0xab])
+    );
+    assert!(
+        taken(Condition::MaskDiffers, [1, u64::MAX, 2]) && !taken(Condition::MaskDiffers, [2, u64::MAX, 2])
+    );
     let minus = |value: i64| value.cast_unsigned();
     assert!(taken(Condition::Less, [minus(-1), 0, 0]) && !taken(Condition::Less, [0, minus(-1), 0]));
     assert!(taken(Condition::Less, [1, 2, 0]) && !taken(Condition::Less, [2, 2, 0]));
@@ -305,13 +309,20 @@ fn half(bytes: &[u8], at: usize) -> u32 {
 #[test]
 fn the_image_is_a_static_elf_with_two_loads_and_no_executable_stack() {
     let text: Vec<u8> = (0..700_u32).map(|n| u8::try_from(n % 251).unwrap_or(0)).collect();
-    let segment = Segment { data: vec![5; 100], pointers: Vec::new(), rows: vec![Row::new(Opcode::Fail, 0, &[])] };
+    let segment =
+        Segment { data: vec![5; 100], pointers: Vec::new(), rows: vec![Row::new(Opcode::Fail, 0, &[])] };
     for (machine, page) in [(62, 4096), (183, 65_536), (243, 65_536)] {
         let bytes = image::build(machine, &text, &segment);
         assert_eq!(bytes[..8], [0x7f, b'E', b'L', b'F', 2, 1, 1, 0]);
-        assert_eq!((u16::from_le_bytes(field(&bytes, 16)), u16::from_le_bytes(field(&bytes, 18))), (2, machine));
+        assert_eq!(
+            (u16::from_le_bytes(field(&bytes, 16)), u16::from_le_bytes(field(&bytes, 18))),
+            (2, machine)
+        );
         let (entry, headers) = (word(&bytes, 24), word(&bytes, 32));
-        assert_eq!((headers, u16::from_le_bytes(field(&bytes, 54)), u16::from_le_bytes(field(&bytes, 56))), (64, 56, 3));
+        assert_eq!(
+            (headers, u16::from_le_bytes(field(&bytes, 54)), u16::from_le_bytes(field(&bytes, 56))),
+            (64, 56, 3)
+        );
         let header = |index: usize| {
             let at = 64 + 56 * index;
             let words: [u64; 6] = std::array::from_fn(|field| word(&bytes, at + 8 + 8 * field));

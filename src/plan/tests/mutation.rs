@@ -114,7 +114,7 @@ fn a_call_that_is_left_out_is_found() {
         (ROOT, "mount", "MS_PRIVATE", "private propagation did not happen"),
         (USER, "write", "deny", "/proc/self/setgroups did not happen"),
         (USER, "write", "1000 1000 1", "/proc/self/uid_map did not happen"),
-        (USER, "mount_setattr", "AT_RECURSIVE", "is attached before it is restricted"),
+        (USER, "mount_setattr", "AT_RECURSIVE", "attached without a restriction"),
     ];
     for (host, name, text, wanted) in rows {
         let broken = without(host, name, text);
@@ -138,7 +138,7 @@ fn a_descriptor_that_leaks_is_found() {
     let launch = Launch::new(&plan, (&policy, &host), variants(&policy, &host)[0]);
     let (snapshots, _) = undisturbed(&launch);
     let (pc, mut world) = snapshots.into_iter().next_back().expect("a last call");
-    let leaked = super::world::Fd { what: super::world::What::Other, cloexec: false };
+    let leaked = super::world::Fd { what: super::world::What::Other, serial: 0, cloexec: false };
     world.fds.insert(77, leaked);
     let finish = launch.run(&mut world, pc);
     let broken = super::explore::at_end(&launch, &world, finish);
@@ -168,7 +168,11 @@ fn a_preferred_item_that_keeps_silent_is_found() {
     }
     let launch = Launch::new(&plan, (&policy, &host), variants(&policy, &host)[0]);
     let broken = explore(&launch, Errnos::Two).broken;
-    assert!(broken.iter().any(|rule| rule.contains("the report of the preferred item")), "{:?}", broken.first());
+    assert!(
+        broken.iter().any(|rule| rule.contains("the report of the preferred item")),
+        "{:?}",
+        broken.first()
+    );
 }
 
 #[test]

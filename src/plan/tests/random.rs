@@ -145,5 +145,8 @@ fn random_policies_on_random_hosts_compile_or_are_refused() {
             _ => panic!("once a plan, once an error"),
         }
     }
-    assert!(plans > 100 && errors > 20 && mistakes > 20, "{plans} plans, {errors} errors, {mistakes} mistakes");
+    assert!(
+        plans > 100 && errors > 20 && mistakes > 20,
+        "{plans} plans, {errors} errors, {mistakes} mistakes"
+    );
 }
