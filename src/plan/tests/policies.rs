@@ -31,12 +31,13 @@ pub(super) struct Named {
     pub(super) make: fn() -> Builder,
 }
 
-pub(super) const ALL: [Named; 5] = [
+pub(super) const ALL: [Named; 6] = [
     Named { name: "the_empty_policy", make: || Builder::default().empty() },
     Named { name: "the_read_only_system", make: || Builder::default().system_read_only() },
     Named { name: "every_kind_of_mount_and_option", make: rich },
     Named { name: "a_root_directory_and_no_init", make: root_directory },
     Named { name: "ranges_of_ids_and_groups", make: ranges },
+    Named { name: "the_hosts_own_proc", make: hosts_proc },
 ];
 
 impl Named {
@@ -89,6 +90,12 @@ fn options(builder: Builder) -> Builder {
         .disable_aslr(())
         .deny_memfd_exec(())
         .umask(0o077)
+}
+
+/// The last rung of a ladder as the only one.
+fn hosts_proc() -> Builder {
+    let ladder = vec![ProcRung::HostReadOnly];
+    Builder::default().mount(Mount::new("/proc", MountKind::Proc(ProcMount { ladder })))
 }
 
 fn root_directory() -> Builder {

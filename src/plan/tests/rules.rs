@@ -12,6 +12,7 @@ use super::world::Event;
 use super::world::Scripted;
 use super::world::What;
 use crate::error::Step;
+use crate::host::Features;
 use crate::machine::isa::Opcode;
 use crate::machine::layout::BRIEF_BASE;
 use crate::machine::layout::FD_CALLER;
@@ -75,6 +76,7 @@ pub(super) fn at_exec(launch: &Launch<'_>, world: &Scripted) -> Vec<String> {
     identity(launch, &done, &mut broken);
     if launch.plan.set.contains(Namespaces::MOUNT) {
         tree(&done, &mut broken);
+        restricted(launch, world, &mut broken);
     }
     if launch.policy.hardening.session == Session::New {
         need(&mut broken, "setsid", done.last(libc::SYS_setsid, |_| true));
@@ -132,8 +134,8 @@ fn identity(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
     let ids = &launch.plan.ids;
     let writes = |path: &str| {
         let opened = done.last(libc::SYS_openat, |event| done.world.text(event.args[1]) == path)?;
-        let next = done.events.get(opened + 1)?;
-        (next.nr == libc::SYS_write && next.result > 0).then_some(opened + 1)
+        let written = |event: &Event| event.nr == libc::SYS_write && event.result > 0;
+        done.events.iter().skip(opened + 1).take(2).any(written).then_some(opened)
     };
     if ids.writer == MapWriter::Child {
         let maps = ["/proc/self/setgroups", "/proc/self/uid_map", "/proc/self/gid_map"];
@@ -195,6 +197,16 @@ fn tree(done: &Done<'_>, broken: &mut Vec<String>) {
     need(broken, "a look at the working directory", looked);
 }
 
+/// Every bind is restricted: before it is attached where the kernel can, else after that.
+fn restricted(launch: &Launch<'_>, world: &Scripted, broken: &mut Vec<String>) {
+    let mounts = &world.mounts;
+    let before = Features::MOUNT_API | Features::MOUNT_SETATTR;
+    let later = if launch.host.features().contains(before) { 0 } else { mounts.remounts };
+    if mounts.loose > later {
+        broken.push(format!("{} binds were attached without a restriction", mounts.loose - later));
+    }
+}
+
 /// What stays open over the exec is what was asked for, each at its number.
 fn descriptors(launch: &Launch<'_>, world: &Scripted, broken: &mut Vec<String>) {
     let mut wanted: Vec<(i32, u64)> = (0..3).zip(0..).collect();
@@ -235,7 +247,8 @@ pub(super) fn at_exit(launch: &Launch<'_>, world: &Scripted) -> Vec<String> {
         let passed = |event: &Event| {
             event.args[0].cast_signed() == PROGRAM_PID && event.args[1] == bits(libc::SIGTERM)
         };
-        need(&mut broken, "passing on SIGTERM", done.last(libc::SYS_kill, passed));
+        let sent = done.events.iter().rposition(|event| event.nr == libc::SYS_kill && passed(event));
+        need(&mut broken, "passing on SIGTERM", sent);
         let word = |offset: u32| world.word_at(BRIEF_BASE + u64::from(offset));
         if (word(STATUS), word(STATUS_VALID)) != (Some(3 << 8), Some(1)) {
             broken.push(format!("the wait status is {:?}", word(STATUS)));
@@ -268,6 +281,9 @@ pub(super) fn after_failure(
     }
     if let Some(rung) = rung(launch, op, event.pc) {
         return later_rung(world, went_on, rung);
+    }
+    if op.name == "mount" && op.step == Step::Root && op.row.jump.is_some() {
+        return next_place(launch, world, (finish, went_on), index);
     }
     if op.name == "faccessat" && op.step == Step::Exec {
         return if went_on { Vec::new() } else { vec!["a look at a path ends the launch".into()] };
@@ -312,8 +328,10 @@ fn preferred(
             && other.result == 0
             && launch.op(other.pc).is_some_and(|op| op.step != Step::Pivot && op.step != Step::Root)
     });
+    // Nothing that is half built comes of a descriptor that would not close.
+    let closing = event.nr == libc::SYS_close;
     if let Some(attached) = world.events().find(inside)
-        && !undone
+        && !(undone || closing)
     {
         broken.push(format!("missing, and yet attached by {}", launch.named(attached.pc)));
     }
@@ -358,4 +376,20 @@ fn later_rung(world: &Scripted, went_on: bool, (cell, failed): (u32, u64)) -> Ve
         return vec![format!("rung {failed} failed and the ladder says {taken:?}")];
     }
     Vec::new()
+}
+
+/// With mount(2) the new root is tried at one place after the other: the next one was taken, and nothing else followed.
+fn next_place(
+    launch: &Launch<'_>,
+    world: &Scripted,
+    (finish, went_on): (Finish, bool),
+    index: usize,
+) -> Vec<String> {
+    let failed = &world.events().nth(index).map(|event| (event.args[1], event.args[3]));
+    let next = world.events().skip(index + 1).find(|event| event.nr == libc::SYS_mount);
+    let taken = next.is_some_and(|next| {
+        let root = launch.op(next.pc).is_some_and(|op| op.step == Step::Root);
+        root && failed.is_some_and(|(path, flags)| path != next.args[1] && flags == next.args[3])
+    });
+    if went_on && taken { Vec::new() } else { vec![format!("no next place for the root: {finish:?}")] }
 }
