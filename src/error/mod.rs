@@ -189,7 +189,7 @@ pub(crate) fn errno_text(errno: i32) -> String {
 impl Display for Error {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let inner = &self.0;
-        if inner.kind == ErrorKind::InvalidPolicy {
+        if !inner.mistakes.is_empty() {
             f.write_str("policy: ")?;
             for (index, mistake) in inner.mistakes.iter().enumerate() {
                 write!(f, "{}{mistake}", if index == 0 { "" } else { "; " })?;

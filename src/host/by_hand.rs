@@ -42,6 +42,7 @@ impl Host {
             namespaces: Some(namespace::ALL),
             in_initial_user_namespace: Answer::Yes,
             identity: Identity::of(1000, 1000),
+            host_root: Answer::No,
             capabilities: Some(CapabilitySets {
                 bounding: (1 << (LAST_CAPABILITY + 1)) - 1,
                 ..CapabilitySets::default()
@@ -121,7 +122,15 @@ impl Host {
             CapabilitySets { permitted: all, effective: all, bounding: all, ..CapabilitySets::default() };
         let mut host = self.with_identity(Identity::of(0, 0)).with_capabilities(Some(sets));
         host.features.insert(Features::CLONE_TREES);
+        host.host_root = Answer::Yes;
         host
+    }
+
+    /// With a caller whose uid is the machine's uid 0, or is not.
+    #[must_use]
+    pub fn with_host_root(mut self, host_root: Answer) -> Self {
+        self.host_root = host_root;
+        self
     }
 
     /// With a kernel whose last capability is this one.

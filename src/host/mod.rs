@@ -70,6 +70,7 @@ pub struct Host {
     namespaces: Option<u64>,
     in_initial_user_namespace: Answer,
     identity: Identity,
+    host_root: Answer,
     capabilities: Option<CapabilitySets>,
     last_capability: u32,
     no_new_privs: Answer,
@@ -118,6 +119,13 @@ impl Host {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Whether the caller's effective uid is the machine's uid 0, whatever its own user namespace calls it: the owner of
+    /// /proc/sys/kernel/core_pattern is, and a map of ids shows one level only.
+    #[must_use]
+    pub fn is_host_root(&self) -> Answer {
+        self.host_root
     }
 
     /// The caller's capability sets; `None` without /proc.

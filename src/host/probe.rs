@@ -1,6 +1,8 @@
 //! Looks at this machine. It must not change it, and must not fail: what cannot be read stays unknown.
 
 use std::fs;
+use std::fs::metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sys::prctl::get_no_new_privs;
@@ -76,6 +78,7 @@ impl Host {
             key_usage: read::text("/proc/key-users")
                 .and_then(|text| process_limit::key_usage(&text, identity.uid.real)),
             mounts,
+            host_root: host_root(identity.uid.effective),
             identity,
         }
     }
@@ -130,4 +133,13 @@ fn features(kernel: KernelVersion) -> Features {
     let can = found.contains(Features::MOUNT_API | Features::MOUNT_SETATTR) && can_clone_trees();
     found.set(Features::CLONE_TREES, can);
     found
+}
+
+/// Files of /proc that belong to no process belong to the machine's uid 0 (proc(5)), which is shown as the overflow id where
+/// it has no name in the caller's user namespace.
+fn host_root(effective: u32) -> Answer {
+    match metadata("/proc/sys/kernel/core_pattern") {
+        Ok(file) => Answer::from(Some(file.uid() == effective)),
+        Err(_) => Answer::Unknown,
+    }
 }

@@ -10,11 +10,14 @@ use super::mount::attach::{At, Bound};
 use super::mount::{Attributes, Ground, attach, make_directory, make_file, symlink};
 use crate::error::Object;
 use crate::machine::layout::{SOURCE_ABSENT, SOURCE_DIRECTORY, SOURCE_SYMLINK};
-use crate::policy::{Absence, Access, Bind, Source, Submounts};
+use crate::policy::{Absence, Access, Bind, Need, Source, Submounts};
 
 /// Number of the character device behind a name of `/dev` (Documentation/admin-guide/devices.txt).
 pub(super) const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Room for the text of a mirrored symlink and its NUL: each has its own zeroes, as readlink writes none.
+const LINK_MAX: usize = 256;
 
 /// How a bind is named in errors.
 pub(super) fn object(bind: &Bind, target: PathBuf) -> Object {
@@ -34,15 +37,16 @@ fn facts(context: &Context<'_>, index: usize) -> Cell {
 }
 
 /// A bind of the policy.
-pub(super) fn bind(context: &mut Context<'_>, bind: &Bind, target: &Path, ground: Ground) {
+pub(super) fn bind(context: &mut Context<'_>, bind: &Bind, need: Need, (target, ground): (&Path, Ground)) {
     let recursive = match bind.submounts {
         Submounts::Include => Recursive::Yes,
         Submounts::Exclude => Recursive::No,
     };
     let attributes = Attributes::of_bind(bind.access).with(bind.execution);
     let how = match bind.absence {
-        Absence::Refuse => SourceHow::Required,
-        Absence::Skip => SourceHow::IfExists,
+        Absence::Refuse if need == Need::Required => SourceHow::Required,
+        // A preferred bind of what is not there is left out, and the report names it as absent.
+        Absence::Refuse | Absence::Skip => SourceHow::IfExists,
         Absence::Mirror => SourceHow::Mirror,
     };
     let object = object(bind, target.to_path_buf());
@@ -66,10 +70,15 @@ fn mirrored_symlink(context: &mut Context<'_>, index: usize, target: &Path, done
     let next = context.asm.label();
     let kind = facts(context, index).word();
     context.asm.if_differs(&kind, u64::MAX, sym(SOURCE_SYMLINK, "symlink"), next);
-    let text = context.asm.cell_of("link", 4096);
+    let (text, length) = (context.asm.cell_of("link", LINK_MAX), context.asm.cell("length"));
     let name = context.asm.string(path.as_os_str().as_bytes());
     let call = Call::new(libc::SYS_readlinkat, "readlinkat").arg(cwd()).arg(name);
-    context.asm.call(call.arg(text.pointer()).arg(num(4095)));
+    let most = num(i64::try_from(LINK_MAX).unwrap_or(0));
+    context.asm.call(call.arg(text.pointer()).arg(most.clone()).into(length));
+    let (short, why) = (context.asm.label(), "the host's symlink is longer than 255 bytes");
+    context.asm.if_less(&length.word(), most, short);
+    context.asm.fail(why);
+    context.asm.bind(short);
     symlink(context, text.pointer(), target);
     context.asm.goto(done);
     context.asm.bind(next);

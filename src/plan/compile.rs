@@ -62,9 +62,8 @@ pub(crate) fn compile(policy: &Policy, host: &Host, set: Namespaces) -> Result<P
     if set.contains(Namespaces::MOUNT) {
         context.owner = identity::late_owner(&ids, set);
         tree(context)?;
-    } else {
-        context.notes.push("the program sees the host's files: there is no mount namespace".into());
     }
+    shared(context);
     // They need CAP_SYS_ADMIN and CAP_SYS_RESOURCE over the sandbox's own namespaces, and the host's /proc in reach.
     knob::user_namespaces(context);
     knob::memfd_exec(context)?;
@@ -135,6 +134,32 @@ fn caller_part(context: &mut Context<'_>, ids: &IdPlan) {
     }
 }
 
+/// What the program shares with the caller is said.
+fn shared(context: &mut Context<'_>) {
+    let what = [
+        (Namespaces::MOUNT, "the program sees the host's files: there is no mount namespace"),
+        (
+            Namespaces::PID,
+            "the program sees the host's processes, and may signal those of its uid: there is no pid namespace",
+        ),
+        (
+            Namespaces::NET,
+            "the program has the host's network, abstract sockets included: there is no network namespace",
+        ),
+        (
+            Namespaces::IPC,
+            "the program sees the host's System V and message queues: there is no ipc namespace",
+        ),
+        (Namespaces::UTS, "the program sees the host's name: there is no UTS namespace"),
+        (Namespaces::CGROUP, "the program sees the host's cgroup paths: there is no cgroup namespace"),
+    ];
+    for (namespace, note) in what {
+        if !context.in_set(namespace) {
+            context.notes.push(note.into());
+        }
+    }
+}
+
 /// The mount tree.
 fn tree(context: &mut Context<'_>) -> Result<()> {
     // Recursively, before any mount.
@@ -177,6 +202,7 @@ fn finish(context: &mut Context<'_>, ids: IdPlan, copy_entry: usize, filter: Opt
         notes: done.notes,
         late_limits: done.late_limits,
         filter,
+        acts: done.acts,
         copy_entry,
         tail_at: done.brief_next.next_multiple_of(64),
         carried,

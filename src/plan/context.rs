@@ -89,6 +89,23 @@ impl Display for SourcePlan {
     }
 }
 
+/// What the caller does to the confined program before it runs: rights over the machine's own resources do not come with a
+/// user namespace (capabilities(7), "Interaction with user namespaces").
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Act {
+    pub(crate) what: ActKind,
+    pub(crate) need: Need,
+    pub(crate) object: Object,
+}
+
+/// Which attribute of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ActKind {
+    Nice(i32),
+    OomScore(i32),
+    Limit { resource: u32, soft: u64, hard: u64 },
+}
+
 /// A preferred item: where its outcome stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Item {
@@ -118,6 +135,7 @@ pub(crate) struct Context<'a> {
     pub(crate) items: Vec<Item>,
     pub(crate) notes: Vec<String>,
     pub(crate) late_limits: Vec<LateLimit>,
+    pub(crate) acts: Vec<Act>,
     pub(crate) brief_next: u32,
     pub(crate) trees: i32,
     /// The new root.
@@ -149,6 +167,7 @@ impl<'a> Context<'a> {
             items: Vec::new(),
             notes: Vec::new(),
             late_limits: Vec::new(),
+            acts: Vec::new(),
             brief_next: SOURCES,
             trees: 0,
             root,

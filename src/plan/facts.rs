@@ -1,15 +1,15 @@
 //! What the compiler asks a host, in its own words. It must not probe: the host is a value.
 
-use crate::host::{Features, Host, IdMap};
+use crate::host::{Answer, Features, Host, IdMap};
 
 /// Whether the host has a feature.
 pub(super) fn has(host: &Host, feature: Features) -> bool {
     host.features().contains(feature)
 }
 
-/// Whether the caller is root in its own user namespace.
+/// Whether the caller is root in its own user namespace, or the machine's root under another name.
 pub(super) fn is_root(host: &Host) -> bool {
-    host.identity().uid.effective == 0
+    host.identity().uid.effective == 0 || host.is_host_root() == Answer::Yes
 }
 
 /// The caller's effective uid and gid.

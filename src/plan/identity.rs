@@ -1,12 +1,13 @@
 //! Ids: who writes the maps, which host ids stand behind the program, and the calls that take them.
 
 use std::fmt::{self, Display, Formatter};
+use std::iter;
 
 use super::asm::{Call, Cell, Operand, num, sym};
 use super::context::{Context, u64_of};
 use super::facts;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::host::{Host, IdMap};
+use crate::host::{Answer, Host, IdMap};
 use crate::machine::layout::{HOST_GID, HOST_UID};
 use crate::policy::{Capability, IdRange, Identity, Mapping, Namespaces, Policy};
 
@@ -155,20 +156,28 @@ fn alone(host: &Host) -> bool {
         [extent] => extent.count == 1 && extent.outside != 0,
         _ => false,
     };
-    one(&uids) && one(&gids)
+    host.is_host_root() == Answer::No && one(&uids) && one(&gids)
 }
 
 /// The unprivileged ids that a root caller can give away, one for each pid where its own map has that many.
 fn pool(host: &Host) -> Result<HostIds> {
+    let (uid, gid) = facts::ids(host);
+    let taken = [0, u64::from(uid), u64::from(gid)];
     let range = |map: &IdMap| {
         if map.is_identity() {
             return Some((POOL_FIRST, POOL_COUNT));
         }
-        let widest = map.extents().iter().map(|extent| {
-            let skip = u32::from(extent.inside == 0);
-            (extent.inside + skip, extent.count - skip.min(extent.count))
+        // Around the ids that may be the machine's root: 0, and whatever the caller is.
+        let parts = map.extents().iter().flat_map(|extent| {
+            let (first, end) = (u64::from(extent.inside), u64::from(extent.inside) + u64::from(extent.count));
+            let mut cuts: Vec<u64> = taken.iter().copied().filter(|id| (first..end).contains(id)).collect();
+            cuts.sort_unstable();
+            let starts = iter::once(first).chain(cuts.iter().map(|id| id + 1));
+            let ends = cuts.iter().copied().chain(iter::once(end));
+            starts.zip(ends).map(|(from, to)| (from, to.saturating_sub(from))).collect::<Vec<_>>()
         });
-        widest.filter(|(_, count)| *count > 0).max_by_key(|(_, count)| *count)
+        let (from, count) = parts.filter(|(_, count)| *count > 0).max_by_key(|(_, count)| *count)?;
+        Some((u32::try_from(from).ok()?, u32::try_from(count).unwrap_or(u32::MAX)))
     };
     match (range(&facts::map_or_identity(host.uid_map())), range(&facts::map_or_identity(host.gid_map()))) {
         (Some(uids), Some(gids)) => Ok(HostIds::Pool { uids, gids }),

@@ -112,16 +112,19 @@ fn close_range(context: &mut Context<'_>, first: i64, last: i64) {
 
 /// Closes one by one, up to what the caller's table could hold: for hosts without `close_range`.
 pub(super) fn close_from(asm: &mut Assembler, first: &Operand) {
+    close_until(asm, first, &Cell::brief(FD_END, "fd_end").word());
+}
+
+/// Closes one by one, from `first` to the number before `end`.
+pub(super) fn close_until(asm: &mut Assembler, first: &Operand, end: &Operand) {
     let (next, again) = (asm.cell("next"), asm.label());
-    let done = asm.label();
     asm.set(next, first, &num(0));
     asm.bind(again);
     let call =
         Call::new(libc::SYS_close, "close").arg(next.word()).fine(&[libc::EBADF, libc::EINTR, libc::EIO]);
     asm.call(call);
     asm.set(next, &next.word(), &num(1));
-    asm.if_less(&next.word(), Cell::brief(FD_END, "fd_end").word(), again);
-    asm.bind(done);
+    asm.if_less(&next.word(), end.clone(), again);
 }
 
 /// Waits for signals and for the caller's end.

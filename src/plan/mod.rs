@@ -24,7 +24,7 @@ mod window;
 
 pub(crate) use asm::{Cell, Code, Op};
 pub(crate) use compile::{BRIEF_SPAN, compile};
-pub(crate) use context::{Item, ItemKind, Recursive, SourceHow, SourcePlan};
+pub(crate) use context::{Act, ActKind, Item, ItemKind, Recursive, SourceHow, SourcePlan};
 pub(crate) use identity::{IdPlan, MapWriter};
 pub(crate) use seccomp::Attach;
 pub(crate) use tail::{LateLimit, Program, TailInput, tail};
@@ -49,6 +49,8 @@ pub struct Plan {
     pub(crate) late_limits: Vec<LateLimit>,
     /// The filter that the tail attaches.
     pub(crate) filter: Option<Attach>,
+    /// What the caller does once the child is confined.
+    pub(crate) acts: Vec<Act>,
     /// The first row for a child that is a copy: behind the rows that set an image up.
     pub(crate) copy_entry: usize,
     /// Where the tail begins in the brief.
@@ -110,6 +112,9 @@ impl Display for Plan {
             writeln!(f, "# the caller opens {source}")?;
         }
         writeln!(f, "# ids {}", self.ids)?;
+        for act in &self.acts {
+            writeln!(f, "# the caller sets {} of the confined program", act.object)?;
+        }
         for note in &self.notes {
             writeln!(f, "# note: {note}")?;
         }

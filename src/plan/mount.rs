@@ -83,7 +83,7 @@ pub(super) fn mounts(context: &mut Context<'_>) -> Result<()> {
         let ground = ground(&context.policy.root, &list[..index], mount.target());
         let object = object(mount);
         if ground == Ground::Foreign && makes_entry(mount.kind()) {
-            let why = "it would be made in a tree of the host: put a tmpfs there, or bind it";
+            let why = "it would be made in a tree of the host, or in something that stands in one: bind it, or use an empty root";
             return Err(Error::new(ErrorKind::InvalidPolicy, Step::Mount, object).detail(why));
         }
         let step = step(mount.kind());
@@ -135,7 +135,7 @@ pub(super) fn object(mount: &Mount) -> Object {
 fn one(context: &mut Context<'_>, mount: &Mount, ground: Ground) {
     let target = mount.target();
     match mount.kind() {
-        MountKind::Bind(bind) => bind::bind(context, bind, target, ground),
+        MountKind::Bind(bind) => bind::bind(context, bind, mount.need, (target, ground)),
         MountKind::Tmpfs(tmpfs) => filesystem(context, tmpfs, target, ground),
         MountKind::File(file) => write_file(context, file, target),
         MountKind::Directory(mode) => {

@@ -1,11 +1,12 @@
 //! Attributes of the process: session, keyring, time, limits, signals. One call or two each.
 
 use super::asm::{Call, null, num, sym};
-use super::context::{Context, u64_of};
+use super::context::{Act, ActKind, Context, u64_of};
+use super::facts;
 use super::tail::LateLimit;
 use crate::error::Step;
 use crate::host::Features;
-use crate::policy::{Init, Namespaces, Need, NewPrivileges, Resource, Session, Wanted};
+use crate::policy::{Capability, Init, Namespaces, Need, NewPrivileges, Resource, Session, Wanted};
 
 const KEYCTL_JOIN_SESSION_KEYRING: u64 = 1;
 const PR_SET_MDWE: u64 = 65;
@@ -60,7 +61,12 @@ pub(super) fn time(context: &mut Context<'_>) {
 /// `/proc/self/oom_score_adj` of the host's `/proc`: before the old root goes.
 pub(super) fn oom_score(context: &mut Context<'_>) {
     let Some(Wanted { value, need }) = context.policy.hardening.oom_score_adj else { return };
-    context.item(Step::Limits, format!("oom_score_adj={value}"), need, |context| {
+    let object = format!("oom_score_adj={value}");
+    if by_caller(context, Capability::SysResource) {
+        let what = ActKind::OomScore(value);
+        return context.acts.push(Act { what, need, object: object.into() });
+    }
+    context.item(Step::Limits, object, need, |context| {
         context.write_file("/proc/self/oom_score_adj", &value.to_string());
     });
 }
@@ -79,6 +85,11 @@ pub(super) fn limits(context: &mut Context<'_>) {
             context.late_limits.push(LateLimit { limit, outcome });
             continue;
         }
+        if by_caller(context, Capability::SysResource) {
+            let what = ActKind::Limit { resource: number, soft: limit.soft, hard: limit.hard };
+            context.acts.push(Act { what, need: limit.need, object: name.into() });
+            continue;
+        }
         context.item(Step::Limits, name, limit.need, |context| {
             let value =
                 context.asm.words(&[limit.soft, limit.hard], format!("{{{}, {}}}", limit.soft, limit.hard));
@@ -89,11 +100,7 @@ pub(super) fn limits(context: &mut Context<'_>) {
     }
     let hardening = context.policy.hardening.clone();
     if let Some(Wanted { value, need }) = hardening.nice {
-        context.item(Step::Limits, format!("nice={value}"), need, |context| {
-            let call =
-                Call::new(libc::SYS_setpriority, "setpriority").arg(sym(0, "PRIO_PROCESS")).arg(num(0));
-            context.asm.call(call.arg(num(i64::from(value))));
-        });
+        nice(context, value, need);
     }
     if let Some(Wanted { value, need }) = hardening.timer_slack {
         let nanoseconds = u64::try_from(value.as_nanos()).unwrap_or(u64::MAX);
@@ -120,6 +127,22 @@ pub(super) fn limits(context: &mut Context<'_>) {
     context.asm.step(Step::Limits, "umask");
     let mask = sym(u64::from(hardening.umask), format!("{:04o}", hardening.umask));
     context.asm.call(Call::new(libc::SYS_umask, "umask").arg(mask));
+}
+
+fn nice(context: &mut Context<'_>, value: i32, need: Need) {
+    let object = format!("nice={value}");
+    if by_caller(context, Capability::SysNice) {
+        return context.acts.push(Act { what: ActKind::Nice(value), need, object: object.into() });
+    }
+    context.item(Step::Limits, object, need, |context| {
+        let call = Call::new(libc::SYS_setpriority, "setpriority").arg(sym(0, "PRIO_PROCESS")).arg(num(0));
+        context.asm.call(call.arg(num(i64::from(value))));
+    });
+}
+
+/// Whether the caller has a right over the machine that the child, in a user namespace of its own, has not.
+fn by_caller(context: &Context<'_>, capability: Capability) -> bool {
+    context.in_set(Namespaces::USER) && facts::has_capability(context.host, capability as u32)
 }
 
 pub(super) fn no_new_privs(context: &mut Context<'_>) {

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use super::asm::{Assembler, Call, Cell, Code, cwd, fd, null, num, sym};
 use super::context::u64_of;
 use super::gate;
+use super::init::{close_from, close_until};
 use super::seccomp::{self, Attach};
 use super::window::brief_word;
 use crate::error::{Object, Step};
@@ -90,7 +91,9 @@ fn descriptors(asm: &mut Assembler, input: &TailInput<'_>) -> i32 {
     let arrived = input.passed_at + count + program;
     let highest = input.targets.iter().copied().max().unwrap_or(0);
     let parked = arrived.max(highest + 1);
-    asm.step(Step::Descriptors, "socket");
+    // Too low a limit on descriptors shows here first: the number to blame is the highest that was asked for.
+    let parking = if highest >= arrived { Object::Fd(highest) } else { "socket".into() };
+    asm.step(Step::Descriptors, parking);
     dup(asm, FD_SOCKET, parked, libc::O_CLOEXEC);
     if program == 1 {
         asm.step(Step::Descriptors, "program");
@@ -123,7 +126,7 @@ fn close_gaps(asm: &mut Assembler, input: &TailInput<'_>, parked: i32, first: i3
     }
     match input.close_range {
         super::window::CloseRange::Here => close(asm, input, first, i32::MAX),
-        super::window::CloseRange::Later => super::init::close_from(asm, &num(i64::from(first))),
+        super::window::CloseRange::Later => close_from(asm, &num(i64::from(first))),
     }
 }
 
@@ -134,10 +137,7 @@ fn close(asm: &mut Assembler, input: &TailInput<'_>, from: i32, to: i32) {
         asm.call(call.arg(num(0)));
         return;
     }
-    for number in from..=to {
-        let call = Call::new(libc::SYS_close, "close").arg(fd(number, ""));
-        asm.call(call.fine(&[libc::EBADF, libc::EINTR]));
-    }
+    close_until(asm, &num(i64::from(from)), &num(i64::from(to) + 1));
 }
 
 /// After the last descriptor is in place; and the number of processes is the program's, not init's.

@@ -142,7 +142,9 @@ fn mounts(policy: &Policy, mistakes: &mut Vec<Mistake>) {
         check_source(source, mistakes);
     }
     for (index, mount) in policy.mounts.iter().enumerate() {
+        let before = mistakes.len();
         check_target(&mount.target, mistakes);
+        let sound = mistakes.len() == before;
         match &mount.kind {
             MountKind::Bind(Bind { source, .. }) => check_source(source, mistakes),
             MountKind::Symlink(to) if to.as_os_str().is_empty() || to.as_os_str().as_bytes().contains(&0) => {
@@ -164,7 +166,9 @@ fn mounts(policy: &Policy, mistakes: &mut Vec<Mistake>) {
             | MountKind::Proc(_)
             | MountKind::Mask => {}
         }
-        hidden(mount, &policy.mounts[..index], mistakes);
+        if sound {
+            hidden(mount, &policy.mounts[..index], mistakes);
+        }
     }
 }
 

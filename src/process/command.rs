@@ -167,7 +167,7 @@ impl Command {
     /// [`ErrorKind::InvalidCommand`] for a mistake in the command.
     pub fn explain(&self) -> Result<String> {
         let null = || Stdio::null().ends(0).map(|(fd, _)| fd);
-        let request = self.request([null()?, null()?, null()?])?;
+        let request = self.request([null()?, null()?, null()?], self.passed()?, None)?;
         Ok(explain(&self.fence, &request))
     }
 
@@ -188,12 +188,19 @@ impl Command {
     }
 
     fn held(&self, default: &Stdio) -> Result<Held> {
+        // First what must be open already: a number that is closed would be taken by the descriptors that follow.
+        let passed = self.passed()?;
+        let program_fd = self.program_fd.as_ref().map(|fd| duplicate(fd.as_raw_fd())).transpose()?;
         let null = Stdio::null();
         let stream = |number: usize, default| self.stdio[number].as_ref().unwrap_or(default);
-        let (stdin, our_stdin) = stream(0, &null).ends(0)?;
-        let (stdout, our_stdout) = stream(1, default).ends(1)?;
-        let (stderr, our_stderr) = stream(2, default).ends(2)?;
-        let request = self.request([stdin, stdout, stderr])?;
+        let streams = [stream(0, &null), stream(1, default), stream(2, default)];
+        for (number, stream) in (0..).zip(streams) {
+            stream.check(number)?;
+        }
+        let (stdin, our_stdin) = streams[0].ends(0)?;
+        let (stdout, our_stdout) = streams[1].ends(1)?;
+        let (stderr, our_stderr) = streams[2].ends(2)?;
+        let request = self.request([stdin, stdout, stderr], passed, program_fd)?;
         let running = launch(&self.fence, request)?;
         Ok(Held::new(running, (our_stdin, our_stdout, our_stderr)))
     }
@@ -202,7 +209,12 @@ impl Command {
         Error::new(ErrorKind::InvalidCommand, Step::Command, object).detail(why)
     }
 
-    fn request(&self, stdio: [OwnedFd; 3]) -> Result<Request> {
+    fn request(
+        &self,
+        stdio: [OwnedFd; 3],
+        passed: Vec<(OwnedFd, i32)>,
+        program_fd: Option<OwnedFd>,
+    ) -> Result<Request> {
         let name = Object::SandboxPath(PathBuf::from(&self.program));
         let arg0 = self.arg0.as_ref().unwrap_or(&self.program);
         let mut argv = vec![c_string(arg0, || "argument 0".to_owned())?];
@@ -231,8 +243,8 @@ impl Command {
             envp: Strings::new(envp),
             cwd: c_string(self.cwd.as_os_str(), || "working directory".to_owned())?,
             stdio,
-            passed: self.passed()?,
-            program_fd: self.program_fd.as_ref().map(|fd| duplicate(fd.as_raw_fd())).transpose()?,
+            passed,
+            program_fd,
         })
     }
 

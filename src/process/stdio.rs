@@ -46,6 +46,14 @@ impl Stdio {
         Self(Kind::Piped)
     }
 
+    /// Whether what it names is open.
+    pub(super) fn check(&self, number: RawFd) -> Result<()> {
+        let Kind::Fd(fd) = &self.0 else { return Ok(()) };
+        duplicate(fd.as_raw_fd()).map(drop).map_err(|errno| {
+            Error::new(ErrorKind::InvalidCommand, Step::Descriptors, Object::Fd(number)).nix("fcntl", errno)
+        })
+    }
+
     /// The program's end, and the caller's for a pipe. `number` is 0, 1 or 2.
     pub(super) fn ends(&self, number: RawFd) -> Result<(OwnedFd, Option<OwnedFd>)> {
         let failed = |call, errno| {

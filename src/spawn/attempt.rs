@@ -8,6 +8,7 @@ use std::result::Result as StdResult;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::act::carry_out;
 use super::brief::Brief;
 use super::enforcement::{Enforcement, FilterState, LaunchMethod};
 use super::explain::{Death, Region, causes, explain};
@@ -15,7 +16,7 @@ use super::parent::{Heard, Parent};
 use super::request::Request;
 use super::source::{self, Found};
 use super::{map, verify};
-use crate::error::{Attempt, Error, ErrorKind, Refusal, Result, Step, errno_text};
+use crate::error::{Attempt, Error, ErrorKind, Object, Refusal, Result, Step, errno_text};
 use crate::host::{Features, Host, Status};
 use crate::machine::image;
 use crate::machine::segment::Bases;
@@ -181,12 +182,12 @@ fn attempt(
     (compiled, method): (&Compiled, &Method),
     request: Request,
 ) -> Tried {
-    let made = prepare(fence, (compiled, method), &request);
+    let deadline = Instant::now() + fence.policy.setup_timeout;
+    let made = prepare(fence, (compiled, method), &request, deadline);
     let (parent, linked, sources) = match made {
         Ok(made) => made,
         Err(error) => return Err(Box::new((error, request))),
     };
-    let deadline = Instant::now() + fence.policy.setup_timeout;
     match confine(fence, compiled, &parent, &linked, (&sources, deadline)) {
         // The child has copies of all that the request held; the program's ends of pipes must not stay open here.
         Ok((mut report, program)) => {
@@ -242,6 +243,7 @@ fn prepare(
     fence: &Fence,
     (compiled, method): (&Compiled, &Method),
     request: &Request,
+    deadline: Instant,
 ) -> Result<(Parent, Linked, Vec<Found>)> {
     let plan = &compiled.plan;
     let sources = plan.sources.iter().map(source::find).collect::<Result<Vec<_>>>()?;
@@ -272,7 +274,7 @@ fn prepare(
     let linked =
         Linked { bases, image_rows, tail, tail_cells, window: Code::empty(), window_rows: 0, _copy: copy };
     let (parent, window, window_rows) =
-        start(fence, compiled, brief, request, (&sources, close_range, then))?;
+        start(fence, compiled, brief, request, (&sources, close_range, then, deadline))?;
     Ok((parent, Linked { window, window_rows, ..linked }, sources))
 }
 
@@ -292,7 +294,7 @@ fn bases(compiled: &Compiled, method: &Method, brief: &Brief) -> (Bases, Option<
     (bases, Some(buffer))
 }
 
-type Extra<'a> = (&'a [Found], CloseRange, Then);
+type Extra<'a> = (&'a [Found], CloseRange, Then, Instant);
 
 /// The window and the clone.
 fn start(
@@ -300,7 +302,7 @@ fn start(
     compiled: &Compiled,
     brief: Brief,
     request: &Request,
-    (sources, close_range, then): Extra<'_>,
+    (sources, close_range, then, deadline): Extra<'_>,
 ) -> Result<(Parent, Code, u64)> {
     let plan = &compiled.plan;
     let sockets = super::parent::sockets()?;
@@ -325,7 +327,6 @@ fn start(
     let flags = u64::from(namespaces) | u64::from(shared.cast_unsigned());
     let how =
         if fence.host.features().contains(Features::CLONE3) { CloneHow::Clone3 } else { CloneHow::Clone };
-    let deadline = Instant::now() + fence.policy.setup_timeout;
     let cloned = super::parent::clone(plan.init, (how, flags), (rows, at), deadline).map_err(|errno| {
         let call = if how == CloneHow::Clone3 { "clone3" } else { "clone" };
         let error = Error::new(ErrorKind::Setup, Step::Clone, format!("namespaces {}", plan.set));
@@ -354,13 +355,29 @@ fn confine(
     }
     match parent.hear(deadline)? {
         Heard::Message(Message::Ready, program) => {
+            let refused = carry_out(&plan.acts, program)?;
             let pids = (parent.pid(), program);
-            Ok((verify::read_back(plan, &fence.policy, pids, parent.brief(), sources)?, program))
+            let read = verify::read_back(plan, &fence.policy, pids, parent.brief(), sources);
+            let mut report = match read {
+                // What cannot be read back of a child that has ended is its end.
+                Err(_) if parent.ended(0)? => {
+                    return Err(linked.explain(fence, compiled, parent, parent.death()));
+                }
+                read => read?,
+            };
+            report.missing.extend(refused);
+            Ok((report, program))
         }
         Heard::Message(..) => {
             Err(Error::new(ErrorKind::Setup, Step::Gate, "socket").detail("the child said something else"))
         }
-        Heard::End => Err(linked.explain(fence, compiled, parent, parent.death())),
+        Heard::End => {
+            let death = parent.death();
+            // The watchdog ends a child that is stopped in the window, and then the clone returns late.
+            let late = Instant::now() >= deadline && death == Death::Signaled(libc::SIGKILL);
+            let death = if late { Death::TimedOut } else { death };
+            Err(linked.explain(fence, compiled, parent, death))
+        }
         Heard::Nothing => {
             parent.end();
             Err(linked.explain(fence, compiled, parent, Death::TimedOut))
@@ -369,6 +386,12 @@ fn confine(
 }
 
 impl Linked {
+    /// How the program is named: the object of the tail's last step.
+    fn program(&self) -> Object {
+        let last = self.tail.ops.last().and_then(|op| self.tail.objects.get(op.object));
+        last.cloned().unwrap_or_default()
+    }
+
     fn explain(&self, fence: &Fence, compiled: &Compiled, parent: &Parent, death: Death) -> Error {
         let regions = [
             Region { code: &compiled.plan.code, rows_at: self.image_rows },
@@ -378,7 +401,7 @@ impl Linked {
         let error = explain(&regions, parent.brief(), death, &fence.host, compiled.plan.set);
         match (error.step(), error.raw_os_error()) {
             // The program's own argument list goes through the image's exec first.
-            (Step::Start, Some(libc::E2BIG)) => Error::new(ErrorKind::Exec, Step::Exec, "program")
+            (Step::Start, Some(libc::E2BIG)) => Error::new(ErrorKind::Exec, Step::Exec, self.program())
                 .call("execve", libc::E2BIG)
                 .detail("arguments and environment are larger than the kernel takes (execve(2), \"Limits\")"),
             (Step::Window | Step::Descriptors, Some(libc::EINVAL | libc::EBADF | libc::EMFILE)) => error

@@ -65,7 +65,13 @@ fn gave_up(record: &Record, (op, object): (&Op, &Object), host: &Host, set: Name
         return error.detail(op.text.trim().trim_matches('"'));
     }
     let causes = causes(op.step, record.errno, host, set);
-    error.call(op.name, record.errno).causes_found(causes)
+    let error = error.call(op.name, record.errno).causes_found(causes);
+    match (op.step, op.name, record.errno) {
+        (Step::Mount | Step::Proc | Step::Dev, "openat2" | "openat", libc::ENOENT) => {
+            error.detail("the target does not exist there, and nothing is made in a tree of the host")
+        }
+        _ => error,
+    }
 }
 
 /// What looking at the host finds for a refusal at this step.

@@ -1,6 +1,7 @@
 //! The caller's half of a launch: clone attempts, the window, id maps, the gate, the verdict on the set-up. No child
 //! outlives an `Err`, and no descriptor leaks on any path.
 
+mod act;
 mod attempt;
 mod brief;
 mod enforcement;

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::host::{Answer, CapabilitySets, MountTable, Status};
 use crate::machine::layout::SOURCE_ABSENT;
 use crate::plan::{ItemKind, Plan};
-use crate::policy::{Access, MountKind, Namespaces, NewPrivileges, Policy, Source};
+use crate::policy::{Access, MountKind, Namespaces, NewPrivileges, Policy, Root, Source};
 
 /// Reads what the kernel says of the confined process `pid`, in the sandbox whose first process is `first`, and compares it with the policy.
 pub(super) fn read_back(
@@ -133,6 +133,10 @@ fn read_only(policy: &Policy, table: &MountTable) -> Result<()> {
             | MountKind::Dev
             | MountKind::Proc(_)
             | MountKind::Mask => (mount.target(), None),
+        })
+        .chain(match &policy.root {
+            Root::Directory { access, .. } => Some((Path::new("/"), Some(*access))),
+            Root::Empty { .. } => None,
         })
         .collect();
     for entry in table.entries() {

@@ -13,7 +13,7 @@ pub(crate) use mount::{TreeFlags, can_clone_trees, clone_tree, restrict_tree};
 pub(crate) use probe::{last_capability, probe_call, secure_exec, try_clone_namespaces};
 pub(crate) use process::{
     Block, Reaped, duplicate, exit_info, kill_by_number, open_pidfd, poll_fd, readable_fds, reap,
-    receive_with_pid, secret, send_signal,
+    receive_with_pid, secret, send_signal, set_limit, set_priority,
 };
 
 /// An errno as the kernel gave it.

@@ -187,3 +187,16 @@ pub(crate) fn secret() -> Result<u64, Errno> {
     let written = unsafe { raw(libc::SYS_getrandom, call) }?;
     if written == 8 { Ok(u64::from_le_bytes(bytes)) } else { Err(libc::EIO) }
 }
+
+/// `setpriority(PRIO_PROCESS, pid, nice)`.
+pub(crate) fn set_priority(pid: i32, nice: i32) -> Result<(), Errno> {
+    // SAFETY: the call takes numbers only.
+    unsafe { raw(libc::SYS_setpriority, [0, number(pid), number(nice), 0, 0, 0]) }.map(drop)
+}
+
+/// `prlimit64(pid, resource, &{soft, hard}, NULL)`.
+pub(crate) fn set_limit(pid: i32, resource: u32, limit: [u64; 2]) -> Result<(), Errno> {
+    let args = [number(pid), u64::from(resource), address(limit.as_ptr()), 0, 0, 0];
+    // SAFETY: `limit` is a struct rlimit64, two 64-bit words, and lives across the call.
+    unsafe { raw(libc::SYS_prlimit64, args) }.map(drop)
+}

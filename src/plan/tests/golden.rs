@@ -1,0 +1,164 @@
+//! Golden dry runs: what a plan, a tail and a window print, compared with files. `RINGFENCE_BLESS=1` writes the files anew.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::ffi::CString;
+use std::fmt;
+use std::fmt::Display;
+use std::fmt::Formatter;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use super::super::CloseRange;
+use super::super::Code;
+use super::super::Program;
+use super::super::TailInput;
+use super::super::Then;
+use super::super::WindowInput;
+use super::super::compile;
+use super::super::tail;
+use super::super::window;
+use super::super::write_ops;
+use super::hosts;
+use super::policies;
+
+/// Code that prints like a plan.
+struct Shown<'a>(&'a Code);
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write_ops(f, self.0)
+    }
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// The number of an open descriptor is not the same on every run.
+fn without_descriptors(text: &str) -> String {
+    let mut out = String::new();
+    for (index, part) in text.split("descriptor ").enumerate() {
+        let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        if index > 0 {
+            out.push_str("descriptor ");
+            out.push_str(if digits > 0 { "N" } else { "" });
+        }
+        out.push_str(if index > 0 { &part[digits..] } else { part });
+    }
+    out
+}
+
+/// Every golden file with what stands in it if nothing has changed.
+fn all() -> Vec<(String, String)> {
+    let mut list = Vec::new();
+    for case in hosts::all() {
+        for named in policies::ALL {
+            let text = match named.with_set(case.set) {
+                Ok(policy) => {
+                    let set = policy.namespaces().sets[0];
+                    compile(&policy, &case.host, set)
+                        .map_or_else(|e| format!("{e:#}\n"), |plan| plan.to_string())
+                }
+                Err(error) => format!("{error:#}\n"),
+            };
+            list.push((format!("{}_runs_{}", case.name, named.name), without_descriptors(&text)));
+        }
+    }
+    list.extend(commands());
+    list
+}
+
+fn shown_tail(program: &Program, targets: &[i32], close_range: CloseRange) -> String {
+    let cwd = CString::new("/work").expect("no NUL");
+    let input = TailInput {
+        program,
+        name: "a program".into(),
+        cwd: &cwd,
+        targets,
+        passed_at: 8,
+        close_range,
+        limits: &[],
+        filter: None,
+    };
+    Shown(&tail(&input).0).to_string()
+}
+
+fn shown_window(close_range: CloseRange, then: Then) -> String {
+    let place = [(10, 0), (11, 1), (12, 2), (20, 3), (21, 4), (22, 5)];
+    Shown(&window(&WindowInput { place: &place, free: 8, close_range, then })).to_string()
+}
+
+fn commands() -> Vec<(String, String)> {
+    let paths = ["/usr/bin/true", "/bin/true"].map(|path| CString::new(path).expect("no NUL"));
+    let (paths, here, later) = (Program::Paths(paths.to_vec()), CloseRange::Here, CloseRange::Later);
+    let image = Then::Image { fd: 30, carried: 0b101, argv: 0x1000, envp: 0x2000 };
+    let list = [
+        ("a_command_is_looked_up_in_two_places", shown_tail(&paths, &[], here)),
+        ("a_command_gets_descriptors_3_and_9", shown_tail(&paths, &[9, 3], here)),
+        ("a_command_is_an_open_file", shown_tail(&Program::Fd, &[4], here)),
+        ("a_command_runs_without_close_range", shown_tail(&paths, &[9], later)),
+        ("a_window_executes_an_image", shown_window(here, image)),
+        ("a_window_executes_an_image_without_close_range", shown_window(later, image)),
+        ("a_window_goes_on_in_a_copy", shown_window(here, Then::Copy { entry: 0x4000 })),
+    ];
+    list.map(|(name, text)| (name.to_owned(), text)).to_vec()
+}
+
+/// The first line that differs.
+fn difference(name: &str, wanted: &str, seen: &str) -> String {
+    let line = wanted.lines().zip(seen.lines()).take_while(|(a, b)| a == b).count();
+    let at = |text: &str| text.lines().nth(line).unwrap_or("(the end)").to_owned();
+    format!("{name}, line {}:\n  golden {}\n  now    {}", line + 1, at(wanted), at(seen))
+}
+
+#[test]
+fn dry_runs_are_as_they_were() {
+    let bless = env::var_os("RINGFENCE_BLESS").is_some();
+    let mut faults = Vec::new();
+    let mut names = BTreeSet::new();
+    for (name, seen) in all() {
+        let file = directory().join(format!("{name}.txt"));
+        names.insert(file.clone());
+        if bless {
+            fs::write(&file, &seen).expect("the golden can be written");
+        }
+        match fs::read_to_string(&file) {
+            Ok(wanted) if wanted == seen => {}
+            Ok(wanted) => faults.push(difference(&name, &wanted, &seen)),
+            Err(error) => faults.push(format!("{name}: {error}")),
+        }
+    }
+    for entry in fs::read_dir(directory()).expect("the goldens are there") {
+        let path = entry.expect("an entry can be read").path();
+        if !names.contains(&path) {
+            faults.push(format!("{}: no test makes it", path.display()));
+        }
+    }
+    let help = "RINGFENCE_BLESS=1 cargo test --lib dry_runs writes them anew; read the difference first";
+    assert!(faults.is_empty(), "{}\n{help}", faults.join("\n"));
+}
+
+#[test]
+fn equal_input_gives_an_equal_plan() {
+    for case in hosts::all() {
+        for named in policies::ALL {
+            let Ok(policy) = named.with_set(case.set) else { continue };
+            let set = policy.namespaces().sets[0];
+            let (one, other) =
+                (compile(&policy, &case.host, set), compile(&policy.clone(), &case.host.clone(), set));
+            match (one, other) {
+                (Ok(one), Ok(other)) => assert_eq!(one, other, "{} {}", case.name, named.name),
+                (Err(one), Err(other)) => assert_eq!(format!("{one:#}"), format!("{other:#}")),
+                _ => panic!("{} {}: once a plan, once an error", case.name, named.name),
+            }
+        }
+    }
+}
+
+#[test]
+fn most_goldens_are_plans_and_not_errors() {
+    let plans = all().iter().filter(|(_, text)| text.starts_with("# namespaces")).count();
+    assert!(plans >= 65, "{plans}");
+}

@@ -1,0 +1,313 @@
+//! The system-call filter seen from inside real sandboxes: each default is tried, and real programs run unchanged.
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::{Path, PathBuf};
+    use std::process;
+
+    use ringfence::{
+        Access, Action, Argument, Builder, ErrorKind, Filter, FilterState, Mistake, Outcome, Sandbox, Stdio,
+        Verdict,
+    };
+
+    const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+    fn run(builder: Builder, program: &str, args: &[&str]) -> Outcome {
+        let sandbox = builder.build().expect("a policy");
+        let mut command = sandbox.command(program);
+        command.args(args).env("PATH", PATH).env("HOME", "/tmp").current_dir("/tmp");
+        command.output().unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    fn system() -> Builder {
+        Sandbox::builder().system_read_only()
+    }
+
+    fn shown(outcome: &Outcome) -> String {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        format!("{:?}\n{}{}", outcome.verdict(), text(&outcome.stdout), text(&outcome.stderr))
+    }
+
+    /// `call(number, …)` by libc's syscall(2), printing result and errno.
+    fn python(builder: Builder, calls: &[(i64, &[&str])]) -> Vec<i64> {
+        let mut script = String::from(
+            "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nlibc.syscall.restype = ctypes.c_long\n\
+             def call(*args):\n  ctypes.set_errno(0)\n  r = libc.syscall(*[ctypes.c_long(a) for a in args])\n  \
+             print(ctypes.get_errno() if r == -1 else -abs(r), flush=True)\n",
+        );
+        for (number, args) in calls {
+            script.push_str(&format!(
+                "call({number}{}{})\n",
+                if args.is_empty() { "" } else { ", " },
+                args.join(", ")
+            ));
+        }
+        let outcome = run(builder, "/usr/bin/python3", &["-c", &script]);
+        assert_eq!(outcome.verdict(), Verdict::Exited(0), "{}", shown(&outcome));
+        let text = String::from_utf8(outcome.stdout).expect("text");
+        text.lines().map(|line| line.parse().expect("a number")).collect()
+    }
+
+    /// Compiles a C program to a static file in a directory of its own.
+    fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("ringfence-seccomp-{}-{name}", process::id()));
+        fs::create_dir_all(&directory).expect("a directory");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("its mode");
+        let (file, out) = (directory.join("p.c"), directory.join("p"));
+        fs::write(&file, source).expect("a source");
+        let done = process::Command::new("gcc")
+            .args(["-static", "-O1", "-o"])
+            .arg(&out)
+            .arg(&file)
+            .args(flags)
+            .output();
+        let done = done.expect("gcc");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        out
+    }
+
+    fn alone(filter: Filter, program: &Path) -> Outcome {
+        let directory = program.parent().expect("a directory");
+        let builder = Sandbox::builder().bind(directory, "/p", Access::ReadOnly).seccomp(filter);
+        run_at_root(builder, "/p/p")
+    }
+
+    fn run_at_root(builder: Builder, program: &str) -> Outcome {
+        let sandbox = builder.build().expect("a policy");
+        sandbox.command(program).output().unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    #[test]
+    fn each_default_is_refused_with_its_errno() {
+        const EPERM: i64 = libc::EPERM as i64;
+        const ENOSYS: i64 = libc::ENOSYS as i64;
+        const FAMILY: i64 = libc::EAFNOSUPPORT as i64;
+        // Where nothing refuses them, the arguments make most of these fail with another errno.
+        let cases: &[(i64, &[&str], i64)] = &[
+            (libc::SYS_clone3, &["0", "0"], ENOSYS),
+            (libc::SYS_unshare, &["0x10000000"], EPERM),
+            (libc::SYS_unshare, &["0x10000000 | 1 << 40"], EPERM),
+            (libc::SYS_clone, &["0x10000011", "0", "0", "0", "0"], EPERM),
+            (libc::SYS_setns, &["-1", "0"], EPERM),
+            (libc::SYS_ioctl, &["-1", "0x5412", "0"], EPERM),
+            (libc::SYS_ioctl, &["-1", "0x5412 | 1 << 32", "0"], EPERM),
+            (libc::SYS_ioctl, &["-1", "0x541c", "0"], EPERM),
+            (libc::SYS_ioctl, &["-1", "0x5401", "0"], libc::EBADF as i64),
+            (libc::SYS_io_uring_setup, &["1", "0"], ENOSYS),
+            (libc::SYS_io_uring_enter, &["-1", "0", "0", "0", "0", "0"], ENOSYS),
+            (libc::SYS_bpf, &["0", "0", "0"], EPERM),
+            (libc::SYS_perf_event_open, &["0", "0", "0", "0", "0"], EPERM),
+            (libc::SYS_userfaultfd, &["1"], EPERM),
+            (libc::SYS_keyctl, &["0", "-3", "0"], EPERM),
+            (libc::SYS_add_key, &["0", "0", "0", "0", "0"], EPERM),
+            (libc::SYS_request_key, &["0", "0", "0", "0"], EPERM),
+            (libc::SYS_ptrace, &["0", "0", "0", "0"], EPERM),
+            (libc::SYS_process_vm_readv, &["0", "0", "0", "0", "0", "0"], EPERM),
+            (libc::SYS_process_vm_writev, &["0", "0", "0", "0", "0", "0"], EPERM),
+            (libc::SYS_kexec_load, &["0", "0", "0", "-1"], EPERM),
+            (libc::SYS_init_module, &["0", "0", "0"], EPERM),
+            (libc::SYS_finit_module, &["-1", "0", "0"], EPERM),
+            (libc::SYS_mount, &["0", "0", "0", "0", "0"], EPERM),
+            (libc::SYS_open_tree, &["-1", "0", "0"], ENOSYS),
+            (libc::SYS_fsopen, &["0", "0"], ENOSYS),
+            (libc::SYS_mount_setattr, &["-1", "0", "0", "0", "0"], ENOSYS),
+            (libc::SYS_personality, &["0x0040000"], EPERM),
+            (libc::SYS_personality, &["0xffffffff"], 0),
+            (libc::SYS_socket, &["40", "1", "0"], FAMILY),
+            (libc::SYS_socket, &["38", "5", "0"], FAMILY),
+            (libc::SYS_socket, &["17", "3", "0"], FAMILY),
+            (libc::SYS_socket, &["16", "3", "9"], FAMILY),
+            (libc::SYS_open_by_handle_at, &["-1", "0", "0"], EPERM),
+            (600, &[], ENOSYS),
+        ];
+        let calls: Vec<(i64, &[&str])> = cases.iter().map(|(number, args, _)| (*number, *args)).collect();
+        let seen = python(system(), &calls);
+        let open = python(system().allow_all_calls(), &calls);
+        for (((number, args, wanted), seen), open) in cases.iter().zip(&seen).zip(&open) {
+            assert_eq!(seen, wanted, "call {number} {args:?}");
+            println!("{number} {args:?}: {seen}, without a filter {open}");
+        }
+        // A test that could not fail shows nothing: most of these are answered otherwise without the filter.
+        let differ = seen.iter().zip(&open).filter(|(seen, open)| seen != open).count();
+        assert!(differ > cases.len() / 2, "{differ} of {}", cases.len());
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn foreign_calls_kill_and_x32_and_ldt_are_absent() {
+        assert_eq!(python(system(), &[(0x4000_0027, &[]), (154, &["0", "0", "0"])]), [38, 38]);
+        let source = "int main(void) { int r; __asm__ volatile(\"int $0x80\" : \"=a\"(r) : \"a\"(20)); return r > 0 ? 0 : 1; }";
+        let program = compile("int80", source, &[]);
+        let directory = program.parent().expect("a directory");
+        let with =
+            |builder: Builder| run(builder.bind(directory, "/p", Access::ReadOnly), "/p/p", &[]).verdict();
+        assert!(
+            matches!(with(system()), Verdict::Signaled { signal: libc::SIGSYS, .. }),
+            "{:?}",
+            with(system())
+        );
+        assert_eq!(with(system().allow_all_calls()), Verdict::Exited(0));
+    }
+
+    #[test]
+    fn programs_run_unchanged_under_the_baseline() {
+        let python = "import subprocess, threading, socket, multiprocessing\n\
+                      t = threading.Thread(target=lambda: None); t.start(); t.join()\n\
+                      print(subprocess.check_output(['echo', 'sub']))\n\
+                      with multiprocessing.Pool(2) as p: print(p.map(abs, [-1, -2]))\n\
+                      a, b = socket.socketpair(); socket.getaddrinfo('localhost', 80)";
+        let cases: &[(&str, &[&str], &str)] = &[
+            ("sh", &["-c", "seq 1 1000 | sort -n | tail -1 | tr 0 x"], "1xxx\n"),
+            ("/usr/bin/python3", &["-c", python], "b'sub\\n'\n[1, 2]\n"),
+            (
+                "sh",
+                &["-c", "echo 'int main(){return 0;}' > a.c && gcc a.c && ./a.out && echo compiled"],
+                "compiled\n",
+            ),
+        ];
+        for (program, args, wanted) in cases {
+            let outcome = run(system(), program, args);
+            assert_eq!(String::from_utf8_lossy(&outcome.stdout), *wanted, "{}", shown(&outcome));
+        }
+        let optional: &[(&str, &[&str])] = &[
+            (
+                "/usr/bin/node",
+                &[
+                    "-e",
+                    "require('child_process').execSync('true'); new (require('worker_threads').Worker)('0', {eval: true})",
+                ],
+            ),
+            ("/usr/bin/java", &["-version"]),
+        ];
+        for (program, args) in optional {
+            if fs::metadata(program).is_ok() {
+                let outcome = run(system(), program, args);
+                assert_eq!(outcome.verdict(), Verdict::Exited(0), "{program}: {}", shown(&outcome));
+            }
+        }
+    }
+
+    #[test]
+    fn no_network_leaves_local_sockets() {
+        let none = libc::EAFNOSUPPORT.into();
+        let seen = python(
+            system().seccomp(Filter::no_network()),
+            &[
+                (libc::SYS_socket, &["2", "1", "0"]),
+                (libc::SYS_socket, &["10", "2", "0"]),
+                (libc::SYS_socket, &["16", "3", "0"]),
+                (libc::SYS_socket, &["1", "1", "0"]),
+            ],
+        );
+        assert_eq!(seen[..3], [none; 3]);
+        assert!(seen[3] < 0, "a local socket is a descriptor: {seen:?}");
+    }
+
+    #[test]
+    fn a_worker_computes_and_does_nothing_else() {
+        let source = "#include <errno.h>\n#include <fcntl.h>\n#include <pthread.h>\n#include <stdio.h>\n#include <stdlib.h>\n\
+            #include <sys/socket.h>\n#include <unistd.h>\n\
+            static void *work(void *p) { *(int *)p = 7; return p; }\n\
+            static int refused(long r) { return r == -1 ? errno : 0; }\n\
+            int main(void) { int x = 0; pthread_t t; char *m = malloc(1 << 20); m[5] = 1;\n\
+            int r = pthread_create(&t, 0, work, &x); if (!r) pthread_join(t, 0);\n\
+            char *argv[] = {\"/p/p\", 0};\n\
+            printf(\"%d %d open %d socket %d fork %d exec %d\\n\", r, x, refused(open(\"/p/p\", O_RDONLY)),\n\
+            refused(socket(AF_UNIX, SOCK_STREAM, 0)), refused(fork()), refused(execv(\"/p/p\", argv)));\n\
+            return 0; }";
+        let program = compile("worker", source, &["-pthread"]);
+        let outcome = alone(Filter::worker(), &program);
+        assert_eq!(shown(&outcome), "Exited(0)\n0 7 open 38 socket 38 fork 1 exec 38\n");
+    }
+
+    #[test]
+    fn a_dynamic_worker_starts() {
+        let outcome = run(system().seccomp(Filter::worker_dynamic()), "/bin/echo", &["started"]);
+        assert_eq!(shown(&outcome), "Exited(0)\nstarted\n");
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn strict_reads_writes_and_ends() {
+        let source = "static long call(long n, long a, long b, long c) { long r;\n\
+            __asm__ volatile(\"syscall\" : \"=a\"(r) : \"a\"(n), \"D\"(a), \"S\"(b), \"d\"(c) : \"rcx\", \"r11\", \"memory\");\n\
+            return r; }\n\
+            void _start(void) { call(1, 1, (long)\"hello\\n\", 6); if (EXTRA) call(EXTRA, 0, 0, 0); call(231, 3, 0, 0); }";
+        let build = |name: &str, extra: &str| compile(name, source, &["-nostdlib", extra]);
+        assert_eq!(shown(&alone(Filter::strict(), &build("strict", "-DEXTRA=0"))), "Exited(3)\nhello\n");
+        // execve (59), getpid (39): the launch's own execve was let through, no other is.
+        for (name, extra) in [("strict-exec", "-DEXTRA=59"), ("strict-pid", "-DEXTRA=39")] {
+            let outcome = alone(Filter::strict(), &build(name, extra));
+            assert!(
+                matches!(outcome.verdict(), Verdict::Signaled { signal: libc::SIGSYS, .. }),
+                "{}",
+                shown(&outcome)
+            );
+        }
+    }
+
+    #[test]
+    fn different_actions_work_in_one_policy() {
+        let filter = Filter::baseline()
+            .forget(["getppid", "getpgid"])
+            .deny(["getppid"], Action::Errno(libc::EBUSY))
+            .rule("getpgid", [Argument::int(0).inside(5..=9)], Action::Errno(libc::EDOM))
+            .allow(["getpgid"])
+            .forget(["uname"])
+            .deny(["uname"], Action::KillProcess);
+        let busy = libc::EBUSY.into();
+        let calls: &[(i64, &[&str])] =
+            &[(libc::SYS_getppid, &[]), (libc::SYS_getpgid, &["7"]), (libc::SYS_getpgid, &["0"])];
+        let seen = python(system().seccomp(filter.clone()), calls);
+        assert_eq!(seen[..2], [busy, libc::EDOM.into()]);
+        assert!(seen[2] <= 0, "{seen:?}");
+        let outcome = run(system().seccomp(filter), "/bin/uname", &[]);
+        assert!(
+            matches!(outcome.verdict(), Verdict::Signaled { signal: libc::SIGSYS, .. }),
+            "{}",
+            shown(&outcome)
+        );
+    }
+
+    #[test]
+    fn what_is_attached_is_told() {
+        let sandbox = system().build().expect("a policy");
+        let held = sandbox.command("/bin/cat").stdin(Stdio::piped()).spawn_held().expect("a sandbox");
+        assert!(matches!(held.enforcement().filter, FilterState::AtExec { .. }));
+        let around = held.enforcement().seccomp_filters.expect("Linux 5.9");
+        let child = held.release().expect("cat");
+        assert!(
+            matches!(child.enforcement().filter, FilterState::Attached { instructions } if instructions > 100)
+        );
+        assert_eq!(child.seccomp_filters(), Some(around + 1));
+        let init = fs::read_to_string(format!("/proc/{}/status", child.init_id())).expect("init");
+        assert!(init.contains(&format!("Seccomp_filters:\t{}\n", around + 1)), "{init}");
+        child.kill().expect("the end");
+        let open = system().allow_all_calls().build().expect("a policy");
+        let child = open.command("/bin/cat").stdin(Stdio::piped()).spawn().expect("cat");
+        assert_eq!((child.enforcement().filter, child.seccomp_filters()), (FilterState::None, Some(around)));
+    }
+
+    #[test]
+    fn mistakes_are_reported_when_the_policy_is_built() {
+        let mistakes = |builder: Builder| {
+            let error = builder.build().expect_err("a mistake");
+            assert_eq!(error.kind(), ErrorKind::InvalidPolicy);
+            error.mistakes().to_vec()
+        };
+        let unknown = mistakes(system().seccomp(Filter::baseline().allow(["opne"])));
+        assert_eq!(unknown, [Mistake::UnknownCall { name: "opne".into() }]);
+        let closed = mistakes(system().seccomp(Filter::allow_list().allow(["read", "exit_group"])));
+        assert_eq!(closed, [Mistake::FilterForbidsLaunch]);
+        assert_eq!(mistakes(system().allow_new_privileges()), [Mistake::FilterNeedsNoNewPrivs]);
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_executed_is_still_explained_under_strict() {
+        let sandbox = Sandbox::builder().seccomp(Filter::strict()).build().expect("a policy");
+        let error = sandbox.command("/nowhere").output().expect_err("no program");
+        assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Exec, Some(libc::ENOENT)), "{error:#}");
+    }
+}
