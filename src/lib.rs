@@ -45,6 +45,14 @@ pub mod internals {
     pub use crate::machine::isa::{Condition, INSN_SIZE, Insn, Kind, Opcode};
     pub use crate::machine::model::{End, Model, Progress, World};
 
+    /// The program of a filter on this architecture: code, jt, jf, k.
+    ///
+    /// # Errors
+    /// A filter over the kernel's length.
+    pub fn compile_filter(filter: &super::Filter) -> super::Result<Vec<(u16, u8, u8, u32)>> {
+        super::plan::compile_filter(filter)
+    }
+
     /// The machine's text of this architecture.
     #[must_use]
     pub fn machine_text() -> &'static [u8] {

@@ -304,7 +304,8 @@ impl Builder {
         self.harden(|hardening| hardening.deny_user_namespaces = Some(wanted.into()))
     }
 
-    /// A weakening: the program may make user namespaces of its own.
+    /// A weakening: the program may make user namespaces of its own. The filter has to allow the calls too:
+    /// [`Filter::baseline`] refuses them in `clone` and `unshare`.
     pub fn allow_user_namespaces(self) -> Self {
         self.harden(|hardening| hardening.deny_user_namespaces = None)
     }

@@ -67,6 +67,12 @@ pub(crate) fn compile(filter: &Filter) -> Result<Program> {
     compile_for(filter, NATIVE)
 }
 
+/// The same as plain tuples, for benches and fuzzing.
+pub(crate) fn compile_filter(filter: &Filter) -> Result<Vec<(u16, u8, u8, u32)>> {
+    let program = compile(filter)?;
+    Ok(program.code.into_iter().map(|Instruction { code, jt, jf, k }| (code, jt, jf, k)).collect())
+}
+
 /// The program of `filter` for an architecture.
 pub(crate) fn compile_for(filter: &Filter, on: Architecture) -> Result<Program> {
     let mut emitter = Emitter::default();

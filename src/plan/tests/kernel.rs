@@ -18,7 +18,7 @@ const ORPHAN_PID: i64 = 3;
 type Answer = Result<i64, i32>;
 
 /// Calls that have no result worth a script.
-const PLAIN: [i64; 36] = [
+const PLAIN: [i64; 37] = [
     libc::SYS_umount2,
     libc::SYS_pivot_root,
     libc::SYS_chdir,
@@ -55,6 +55,7 @@ const PLAIN: [i64; 36] = [
     libc::SYS_gettid,
     libc::SYS_set_robust_list,
     libc::SYS_fchownat,
+    libc::SYS_seccomp,
 ];
 
 /// Which arguments of a call are descriptors; `AT_FDCWD` is fine too.

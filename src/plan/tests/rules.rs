@@ -118,6 +118,12 @@ fn privileges(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
     if launch.policy.hardening.no_new_privs == NewPrivileges::Never {
         need(broken, "PR_SET_NO_NEW_PRIVS", done.prctl(libc::PR_SET_NO_NEW_PRIVS, 1));
     }
+    if launch.policy.seccomp.is_some() {
+        let filter = need(broken, "the filter", done.last(libc::SYS_seccomp, |event| event.result == 0));
+        if done.last(libc::SYS_sendto, |_| true).is_none_or(|told| told > filter) {
+            broken.push("the filter is not attached after the last word".into());
+        }
+    }
     if launch.plan.bounds {
         let drop = bits(libc::PR_CAPBSET_DROP);
         let dropped = done.events.iter().filter(prctl).filter(|event| event.args[0] == drop);
@@ -242,6 +248,12 @@ pub(super) fn at_exit(launch: &Launch<'_>, world: &Scripted) -> Vec<String> {
     }
     if launch.policy.hardening.no_new_privs == NewPrivileges::Never {
         need(&mut broken, "PR_SET_NO_NEW_PRIVS", done.prctl(libc::PR_SET_NO_NEW_PRIVS, 1));
+    }
+    if launch.policy.seccomp.is_some() {
+        let filter = done.last(libc::SYS_seccomp, |event| event.result == 0);
+        if filter.is_none_or(|at| at < cloned) {
+            broken.push("init has no filter".into());
+        }
     }
     if !world.script.caller_dies {
         let passed = |event: &Event| {
