@@ -161,7 +161,7 @@ fn shared(context: &mut Context<'_>) {
 fn tree(context: &mut Context<'_>) -> Result<()> {
     // Recursively, before any mount.
     root::private_propagation(context);
-    root::mount_root(context);
+    root::mount_root(context)?;
     if needs_blank(context.policy) {
         root::blank(context);
     }

@@ -86,6 +86,9 @@ pub(super) fn mounts(context: &mut Context<'_>) -> Result<()> {
             let why = "it would be made in a tree of the host, or in something that stands in one: bind it, or use an empty root";
             return Err(Error::new(ErrorKind::InvalidPolicy, Step::Mount, object).detail(why));
         }
+        if let MountKind::Bind(bind) = mount.kind() {
+            attach::can_restrict(context, &bind.source, bind.submounts, &object)?;
+        }
         let step = step(mount.kind());
         if ground == Ground::Own {
             context.asm.step(step, object.clone());

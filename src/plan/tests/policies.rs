@@ -60,7 +60,7 @@ pub(super) fn rich() -> Builder {
         .bind("/srv/work", "/work", Access::ReadWrite)
         .mount(Mount::bind("/opt", "/usr/local").no_exec().submounts(Submounts::Exclude))
         .mount(Mount::bind("/etc/hosts", "/etc/hosts").if_exists())
-        .mount(Mount::bind_fd(root, "/from/a/descriptor"))
+        .mount(Mount::bind_fd(root, "/from/a/descriptor").submounts(Submounts::Exclude))
         .mount(Mount::tmpfs("/tmp", small))
         .file("/tmp/note", "hello")
         .mount(Mount::new("/etc/empty", MountKind::File(FileItem { contents: Vec::new(), mode: 0o600 })))
