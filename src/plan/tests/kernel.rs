@@ -18,7 +18,7 @@ const ORPHAN_PID: i64 = 3;
 type Answer = Result<i64, i32>;
 
 /// Calls that have no result worth a script.
-const PLAIN: [i64; 34] = [
+const PLAIN: [i64; 36] = [
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
@@ -53,6 +53,8 @@ const PLAIN: [i64; 34] = [
     libc::SYS_fchmodat,
     libc::SYS_unlinkat,
     libc::SYS_getresuid,
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_restrict_self,
 ];
 
 /// Which arguments of a call are descriptors; `AT_FDCWD` is fine too.
@@ -78,6 +80,8 @@ fn descriptors(nr: i64) -> &'static [usize] {
         | libc::SYS_recvfrom
         | libc::SYS_fcntl
         | libc::SYS_dup3
+        | libc::SYS_landlock_add_rule
+        | libc::SYS_landlock_restrict_self
         | libc::SYS_unlinkat => &[0],
         libc::SYS_symlinkat => &[1],
         libc::SYS_move_mount => &[0, 2],
@@ -186,6 +190,7 @@ fn opening(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Option<Answer> {
         libc::SYS_fsopen => (What::Other, args[1] & 1 == 1),
         libc::SYS_fsmount => (What::Mount, args[1] & 1 == 1),
         libc::SYS_socket => (What::Other, has(args[1], libc::SOCK_CLOEXEC)),
+        libc::SYS_landlock_create_ruleset => (What::Other, true),
         libc::SYS_signalfd4 => (What::Other, has(args[3], libc::SFD_CLOEXEC)),
         _ => return None,
     };
