@@ -26,6 +26,12 @@ const FAILED: u8 = 2;
 /// What a shell shows for a program that SIGKILL ended.
 const KILLED: u8 = 128 + 9;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const EXAMPLES: &str = "\
+Examples:
+  run -- python3 -c 'print(sum(range(10)))'
+  run --bind ./src:/src --cwd /src --timeout 60 make
+  run --empty --ro-bind ./prog:/prog /prog
+  run --report --memory 512M -- sh -c 'id; cat /proc/mounts'";
 const FORWARDED: [Signal; 6] =
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
 
@@ -38,16 +44,18 @@ const FORWARDED: [Signal; 6] =
 /// Exit status: the program's own; 128+n where signal n ended it; 137 after the time limit, with a line on standard
 /// error; 2 where the fence could not be set up or the program could not be executed, with the reason on standard error.
 #[derive(Parser, Debug)]
-#[command(name = "run", version, verbatim_doc_comment, max_term_width = 100)]
+#[command(name = "run", version, verbatim_doc_comment, after_help = EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "the switches of a command line")]
 struct Args {
-    /// Show SRC of the host inside, writable, at DST (default: the same path). The program writes with its id on the
-    /// host: the caller's own, or an unprivileged one where the caller is root
-    #[arg(long, value_name = "SRC[:DST]")]
+    /// Show SRC of the host inside, writable, at DST (default: the same path).
+    /// The program writes with its id on the host: the caller's own, or an
+    /// unprivileged one where the caller is root
+    #[arg(long, verbatim_doc_comment, value_name = "SRC[:DST]")]
     bind: Vec<OsString>,
 
-    /// Show SRC of the host inside, read-only with everything mounted below it, at DST (default: the same path)
-    #[arg(long, value_name = "SRC[:DST]")]
+    /// Show SRC of the host inside, read-only with everything mounted below it,
+    /// at DST (default: the same path)
+    #[arg(long, verbatim_doc_comment, value_name = "SRC[:DST]")]
     ro_bind: Vec<OsString>,
 
     /// Use the root file system in DIR (another distribution), read-only, with /proc, /dev and a private /tmp
@@ -66,27 +74,29 @@ struct Args {
     #[arg(long, value_name = "NAME", default_value = "sandbox")]
     hostname: String,
 
-    /// Address space of each single process (RLIMIT_AS): bytes, or with a suffix K, M, G. Not a limit of all
-    /// processes together: that takes a cgroup, which this version does not make
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    /// Address space of each single process (RLIMIT_AS): bytes, or with a suffix
+    /// K, M, G. Not a limit of all processes together: that takes a cgroup, which
+    /// this version does not make
+    #[arg(long, verbatim_doc_comment, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
 
     /// Kill everything inside after so many seconds of wall clock; fractions are possible
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
 
-    /// Set a variable inside, or take it over from here where no value is given. Set already: PATH, HOME, LANG, and
-    /// TERM as it is here
-    #[arg(long, value_name = "NAME[=VALUE]")]
+    /// Set a variable inside, or take it over from here where no value is given.
+    /// Set already: PATH, HOME, LANG, and TERM as it is here
+    #[arg(long, verbatim_doc_comment, value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
 
     /// Directory to start in (default: /tmp; / with --rootfs or --empty)
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
 
-    /// User id inside, and the group id with the same number. It says nothing about the id on the host, which is the
-    /// caller's own, or an unprivileged one where the caller is root
-    #[arg(long, value_name = "UID", default_value_t = 1000)]
+    /// User id inside, and the group id with the same number. It says nothing about
+    /// the id on the host, which is the caller's own, or an unprivileged one where
+    /// the caller is root
+    #[arg(long, verbatim_doc_comment, value_name = "UID", default_value_t = 1000)]
     uid: u32,
 
     /// Print the plan, every kernel call of the set-up in order, instead of running anything

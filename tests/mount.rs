@@ -367,7 +367,7 @@ mod tests {
             fs::create_dir_all(root.join(name)).expect("directory");
             mode(&root.join(name), 0o755);
         }
-        let script = "for p in sh ls cat touch; do f=$(command -v $p); cp $f \"$1/bin/$p\"; ldd $f; done \
+        let script = "umask 022; for p in sh ls cat touch; do f=$(command -v $p); cp $f \"$1/bin/$p\"; ldd $f; done \
             | grep -o '/[^ ]*' | sort -u | while read l; do mkdir -p \"$1$(dirname $l)\"; cp -L $l \"$1$l\"; done";
         Command::new("sh").args(["-ec", script, "sh"]).arg(root).status().is_ok_and(|status| status.success())
     }

@@ -6,4 +6,6 @@ pub(crate) mod isa;
 pub(crate) mod layout;
 pub(crate) mod model;
 pub(crate) mod segment;
+#[cfg(test)]
+mod tests;
 pub(crate) mod wire;

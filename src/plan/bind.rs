@@ -10,7 +10,7 @@ use super::mount::attach::{At, Bound};
 use super::mount::{Attributes, Ground, attach, make_directory, make_file, symlink};
 use crate::error::Object;
 use crate::machine::layout::{SOURCE_ABSENT, SOURCE_DIRECTORY, SOURCE_SYMLINK};
-use crate::policy::{Absence, Access, Bind, Source, Submounts};
+use crate::policy::{Absence, Access, Bind, Need, Source, Submounts};
 
 /// Number of the character device behind a name of `/dev` (Documentation/admin-guide/devices.txt).
 pub(super) const DEVICES: [(&str, u32, u32); 6] =
@@ -37,15 +37,16 @@ fn facts(context: &Context<'_>, index: usize) -> Cell {
 }
 
 /// A bind of the policy.
-pub(super) fn bind(context: &mut Context<'_>, bind: &Bind, target: &Path, ground: Ground) {
+pub(super) fn bind(context: &mut Context<'_>, bind: &Bind, need: Need, (target, ground): (&Path, Ground)) {
     let recursive = match bind.submounts {
         Submounts::Include => Recursive::Yes,
         Submounts::Exclude => Recursive::No,
     };
     let attributes = Attributes::of_bind(bind.access).with(bind.execution);
     let how = match bind.absence {
-        Absence::Refuse => SourceHow::Required,
-        Absence::Skip => SourceHow::IfExists,
+        Absence::Refuse if need == Need::Required => SourceHow::Required,
+        // A preferred bind of what is not there is left out, and the report names it as absent.
+        Absence::Refuse | Absence::Skip => SourceHow::IfExists,
         Absence::Mirror => SourceHow::Mirror,
     };
     let object = object(bind, target.to_path_buf());

@@ -135,7 +135,7 @@ pub(super) fn object(mount: &Mount) -> Object {
 fn one(context: &mut Context<'_>, mount: &Mount, ground: Ground) {
     let target = mount.target();
     match mount.kind() {
-        MountKind::Bind(bind) => bind::bind(context, bind, target, ground),
+        MountKind::Bind(bind) => bind::bind(context, bind, mount.need, (target, ground)),
         MountKind::Tmpfs(tmpfs) => filesystem(context, tmpfs, target, ground),
         MountKind::File(file) => write_file(context, file, target),
         MountKind::Directory(mode) => {

@@ -126,7 +126,12 @@ impl Child {
     pub fn kill(&self) -> Result<()> {
         if self.running.parent.reap(Block::No)? == Reaped::Running {
             self.killed.store(true, Ordering::SeqCst);
-            self.running.parent.end();
+            if self.running.parent.end() == Reaped::Running {
+                let error = Error::new(ErrorKind::Process, Step::Kill, "child");
+                return Err(error.detail(
+                    "it was killed and has not ended: a frozen cgroup would hold it until it is thawed",
+                ));
+            }
         }
         Ok(())
     }

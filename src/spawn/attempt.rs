@@ -181,12 +181,12 @@ fn attempt(
     (compiled, method): (&Compiled, &Method),
     request: Request,
 ) -> Tried {
-    let made = prepare(fence, (compiled, method), &request);
+    let deadline = Instant::now() + fence.policy.setup_timeout;
+    let made = prepare(fence, (compiled, method), &request, deadline);
     let (parent, linked, sources) = match made {
         Ok(made) => made,
         Err(error) => return Err(Box::new((error, request))),
     };
-    let deadline = Instant::now() + fence.policy.setup_timeout;
     match confine(fence, compiled, &parent, &linked, (&sources, deadline)) {
         // The child has copies of all that the request held; the program's ends of pipes must not stay open here.
         Ok((mut report, program)) => {
@@ -241,6 +241,7 @@ fn prepare(
     fence: &Fence,
     (compiled, method): (&Compiled, &Method),
     request: &Request,
+    deadline: Instant,
 ) -> Result<(Parent, Linked, Vec<Found>)> {
     let plan = &compiled.plan;
     let sources = plan.sources.iter().map(source::find).collect::<Result<Vec<_>>>()?;
@@ -268,7 +269,7 @@ fn prepare(
     let linked =
         Linked { bases, image_rows, tail, tail_cells, window: Code::empty(), window_rows: 0, _copy: copy };
     let (parent, window, window_rows) =
-        start(fence, compiled, brief, request, (&sources, close_range, then))?;
+        start(fence, compiled, brief, request, (&sources, close_range, then, deadline))?;
     Ok((parent, Linked { window, window_rows, ..linked }, sources))
 }
 
@@ -288,7 +289,7 @@ fn bases(compiled: &Compiled, method: &Method, brief: &Brief) -> (Bases, Option<
     (bases, Some(buffer))
 }
 
-type Extra<'a> = (&'a [Found], CloseRange, Then);
+type Extra<'a> = (&'a [Found], CloseRange, Then, Instant);
 
 /// The window and the clone.
 fn start(
@@ -296,7 +297,7 @@ fn start(
     compiled: &Compiled,
     brief: Brief,
     request: &Request,
-    (sources, close_range, then): Extra<'_>,
+    (sources, close_range, then, deadline): Extra<'_>,
 ) -> Result<(Parent, Code, u64)> {
     let plan = &compiled.plan;
     let sockets = super::parent::sockets()?;
@@ -321,7 +322,6 @@ fn start(
     let flags = u64::from(namespaces) | u64::from(shared.cast_unsigned());
     let how =
         if fence.host.features().contains(Features::CLONE3) { CloneHow::Clone3 } else { CloneHow::Clone };
-    let deadline = Instant::now() + fence.policy.setup_timeout;
     let cloned = super::parent::clone(plan.init, (how, flags), (rows, at), deadline).map_err(|errno| {
         let call = if how == CloneHow::Clone3 { "clone3" } else { "clone" };
         let error = Error::new(ErrorKind::Setup, Step::Clone, format!("namespaces {}", plan.set));
@@ -352,14 +352,27 @@ fn confine(
         Heard::Message(Message::Ready, program) => {
             let refused = carry_out(&plan.acts, program)?;
             let pids = (parent.pid(), program);
-            let mut report = verify::read_back(plan, &fence.policy, pids, parent.brief(), sources)?;
+            let read = verify::read_back(plan, &fence.policy, pids, parent.brief(), sources);
+            let mut report = match read {
+                // What cannot be read back of a child that has ended is its end.
+                Err(_) if parent.ended(0)? => {
+                    return Err(linked.explain(fence, compiled, parent, parent.death()));
+                }
+                read => read?,
+            };
             report.missing.extend(refused);
             Ok((report, program))
         }
         Heard::Message(..) => {
             Err(Error::new(ErrorKind::Setup, Step::Gate, "socket").detail("the child said something else"))
         }
-        Heard::End => Err(linked.explain(fence, compiled, parent, parent.death())),
+        Heard::End => {
+            let death = parent.death();
+            // The watchdog ends a child that is stopped in the window, and then the clone returns late.
+            let late = Instant::now() >= deadline && death == Death::Signaled(libc::SIGKILL);
+            let death = if late { Death::TimedOut } else { death };
+            Err(linked.explain(fence, compiled, parent, death))
+        }
         Heard::Nothing => {
             parent.end();
             Err(linked.explain(fence, compiled, parent, Death::TimedOut))

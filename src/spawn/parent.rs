@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicI32;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::Builder;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, setsockopt, socketpair, sockopt};
@@ -20,7 +20,7 @@ use super::explain::Death;
 use super::request::Request;
 use super::signals::Blocked;
 use super::source::Found;
-use super::watchdog::watch;
+use super::watchdog::{reap_later, watch};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::machine::layout::{
     ARGV, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SCRATCH, FD_SCRATCH_TARGET, FD_SOCKET, FREE_FD, TAIL_ENTRY,
@@ -40,6 +40,9 @@ pub(super) enum Heard {
     /// The deadline passed.
     Nothing,
 }
+
+/// How long the end of a killed process is waited for, milliseconds.
+const END_LIMIT: i32 = 5_000;
 
 /// One child.
 #[derive(Debug)]
@@ -119,12 +122,16 @@ impl Parent {
     }
 
     /// Kills init and with it everything in its pid namespace; then it is reaped, which the kernel lets happen only when
-    /// all of them are gone (pid_namespaces(7)).
+    /// all of them are gone (pid_namespaces(7)). A process that a cgroup v1 freezer holds dies only when it is thawed: past
+    /// the limit it is left to the watchdog's thread, and `Running` is what is returned.
     pub(crate) fn end(&self) -> Reaped {
         // ESRCH: it has ended already, which is what is wanted; nothing else can come of a pidfd that is ours.
         let sent = sys::send_signal(&self.pidfd, libc::SIGKILL);
         debug_assert!(matches!(sent, Ok(()) | Err(libc::ESRCH)), "a pidfd of our own child: {sent:?}");
-        self.reap(Block::UntilExit).unwrap_or(Reaped::Gone)
+        match self.ended(END_LIMIT) {
+            Ok(true) => self.reap(Block::No).unwrap_or(Reaped::Gone),
+            Ok(false) | Err(_) => Reaped::Running,
+        }
     }
 
     /// Reaps the child once; later calls know what was seen.
@@ -147,11 +154,16 @@ impl Parent {
 
     /// Whether the child has ended, waiting at most so many milliseconds, -1 for as long as it takes.
     pub(crate) fn ended(&self, milliseconds: i32) -> Result<bool> {
+        let limit = u64::try_from(milliseconds).ok().map(Duration::from_millis);
+        let deadline = limit.map(|limit| Instant::now() + limit);
         loop {
-            match sys::poll_fd(self.pidfd.as_fd(), milliseconds) {
+            let left = deadline.map_or(-1, |deadline| {
+                let left = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
+                i32::try_from(left).unwrap_or(i32::MAX)
+            });
+            match sys::poll_fd(self.pidfd.as_fd(), left) {
                 Ok(ready) => return Ok(ready),
-                Err(libc::EINTR) if milliseconds < 0 => {}
-                Err(libc::EINTR) => return Ok(false),
+                Err(libc::EINTR) => {}
                 Err(errno) => {
                     return Err(Error::new(ErrorKind::Process, Step::Wait, "child").call("poll", errno));
                 }
@@ -186,8 +198,11 @@ fn status_death(status: i32) -> Death {
 impl Drop for Parent {
     fn drop(&mut self) {
         let known = self.reaped.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        if !known {
-            self.end();
+        if !known
+            && self.end() == Reaped::Running
+            && let Ok(pidfd) = self.pidfd.try_clone()
+        {
+            reap_later(pidfd);
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Ends a child that is stopped in the window: the thread that cloned it waits for it in the kernel and cannot. One thread
 //! for the whole process, made at the first launch, asleep while nothing is launched.
 
+use std::os::fd::OwnedFd;
 use std::process;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use crate::sys;
+use crate::sys::{self, Block, Reaped};
 
 /// How often it looks while something is launched.
 const TICK: Duration = Duration::from_millis(50);
@@ -25,6 +26,8 @@ struct Launch {
 #[derive(Debug, Default)]
 struct State {
     launches: Vec<Launch>,
+    /// Killed children that could not be reaped yet.
+    frozen: Vec<OwnedFd>,
     next: u64,
     /// The process that the thread belongs to: a fork of the caller has none.
     process: u32,
@@ -51,23 +54,41 @@ pub(super) struct Watched {
     number: u64,
 }
 
+/// Reaps a child that was killed, once it can end.
+pub(super) fn reap_later(pidfd: OwnedFd) {
+    let mut guard = state();
+    if let Some(state) = started(&mut guard) {
+        state.frozen.push(pidfd);
+        wake(state);
+    }
+}
+
 /// Watches a launch. Without a thread (the process may make no more) nothing is watched, as before there was one: the
 /// window has no call that can block.
 pub(super) fn watch(deadline: Instant, pidfd: &Arc<AtomicI32>) -> Watched {
     let mut guard = state();
-    let own = process::id();
-    if guard.as_ref().is_none_or(|state| state.process != own) {
-        let started = Builder::new().name("ringfence-watch".to_owned()).spawn(run).is_ok();
-        *guard = started.then(|| State { process: own, ..State::default() });
-    }
-    let Some(state) = guard.as_mut() else { return Watched { number: 0 } };
+    let Some(state) = started(&mut guard) else { return Watched { number: 0 } };
     state.next += 1;
     let number = state.next;
     state.launches.push(Launch { number, deadline, pidfd: Arc::clone(pidfd) });
+    wake(state);
+    Watched { number }
+}
+
+/// The state, with a thread that serves it; `None` where no thread can be had.
+fn started<'s>(guard: &'s mut MutexGuard<'static, Option<State>>) -> Option<&'s mut State> {
+    let own = process::id();
+    if guard.as_ref().is_none_or(|state| state.process != own) {
+        let started = Builder::new().name("ringfence-watch".to_owned()).spawn(run).is_ok();
+        **guard = started.then(|| State { process: own, ..State::default() });
+    }
+    guard.as_mut()
+}
+
+fn wake(state: &State) {
     if state.asleep == Asleep::Yes {
         WAKE.notify_one();
     }
-    Watched { number }
 }
 
 impl Drop for Watched {
@@ -89,7 +110,8 @@ fn run() {
             // The lock is held: the launch cannot end, and its descriptor not be closed, meanwhile.
             sys::kill_by_number(launch.pidfd.load(Ordering::SeqCst));
         }
-        if !state.launches.is_empty() {
+        state.frozen.retain(|pidfd| matches!(sys::reap(pidfd, Block::No), Ok(Reaped::Running)));
+        if !state.launches.is_empty() || !state.frozen.is_empty() {
             idle_since = now;
         }
         let tick = if now.duration_since(idle_since) > LINGER { None } else { Some(TICK) };

@@ -217,7 +217,8 @@ pub(crate) fn is_inside(test: &str) -> bool {
 
 /// Runs one test of this binary again, behind a shell script that ends in `exec "$@"` and that `wrapper` starts.
 pub(crate) fn rerun(test: &str, wrapper: &[&str], script: &str, variables: &[(&str, &Path)]) {
-    let output = rerun_output(test, wrapper, script, variables);
+    // What the script makes on the host is for the sandbox's host ids too, whatever the caller's umask.
+    let output = rerun_output(test, wrapper, &format!("umask 022; {script}"), variables);
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success() && out.contains("1 passed"), "{test} inside:\n{out}\n{err}");
     err.lines().filter(|line| line.starts_with("SKIPPED")).for_each(say);
@@ -272,7 +273,11 @@ pub(crate) fn static_program(directory: &Path, source: &str) -> Option<PathBuf> 
     let (from, to) = (directory.join("program.c"), directory.join("program"));
     File::create(&from).and_then(|mut file| file.write_all(source.as_bytes())).expect("program.c");
     let done = Command::new("gcc").args(["-static", "-O1", "-o"]).arg(&to).arg(&from).output();
-    done.is_ok_and(|output| output.status.success()).then_some(to)
+    let made = done.is_ok_and(|output| output.status.success());
+    if made {
+        mode(&to, 0o755);
+    }
+    made.then_some(to)
 }
 
 /// One line of a `/proc/PID/status` or the like: what stands behind `name:`.

@@ -1,5 +1,6 @@
 //! Hosts made by hand, each with a sentence for a name and the namespace sets that make sense there.
 
+use crate::error::Runtime;
 use crate::host::Answer;
 use crate::host::CapabilitySets;
 use crate::host::Container;
@@ -9,7 +10,6 @@ use crate::host::IdExtent;
 use crate::host::IdMap;
 use crate::host::KernelVersion;
 use crate::host::MountTable;
-use crate::error::Runtime;
 use crate::host::SeccompMode;
 use crate::host::Subordinate;
 use crate::host::Sysctl;
@@ -44,7 +44,11 @@ pub(super) fn all() -> Vec<Case> {
         case("root_of_a_namespace_that_maps_only_itself", root_of_one_id(), STANDARD),
         case("root_without_setuid", root_without_setuid(), STANDARD),
         case("a_kernel_without_time_and_cgroup_namespaces", no_time_no_cgroup(), STANDARD),
-        case("a_kernel_without_them_and_a_set_that_knows", no_time_no_cgroup(), STANDARD.difference(Namespaces::CGROUP)),
+        case(
+            "a_kernel_without_them_and_a_set_that_knows",
+            no_time_no_cgroup(),
+            STANDARD.difference(Namespaces::CGROUP),
+        ),
         case("root_without_a_user_namespace", ideal().with_root(), no_user),
         case("root_without_a_user_namespace_on_linux_5_10", linux_5_10().with_root(), no_user),
         case("root_without_any_namespace", ideal().with_root(), plain),

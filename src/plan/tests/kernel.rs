@@ -18,8 +18,7 @@ const ORPHAN_PID: i64 = 3;
 type Answer = Result<i64, i32>;
 
 /// Calls that have no result worth a script.
-const PLAIN: [i64; 36] = [
-    libc::SYS_mount,
+const PLAIN: [i64; 38] = [
     libc::SYS_umount2,
     libc::SYS_pivot_root,
     libc::SYS_chdir,
@@ -55,6 +54,9 @@ const PLAIN: [i64; 36] = [
     libc::SYS_getresuid,
     libc::SYS_landlock_add_rule,
     libc::SYS_landlock_restrict_self,
+    libc::SYS_gettid,
+    libc::SYS_set_robust_list,
+    libc::SYS_fchownat,
 ];
 
 /// Which arguments of a call are descriptors; `AT_FDCWD` is fine too.
@@ -82,6 +84,7 @@ fn descriptors(nr: i64) -> &'static [usize] {
         | libc::SYS_dup3
         | libc::SYS_landlock_add_rule
         | libc::SYS_landlock_restrict_self
+        | libc::SYS_fchownat
         | libc::SYS_unlinkat => &[0],
         libc::SYS_symlinkat => &[1],
         libc::SYS_move_mount => &[0, 2],
@@ -104,9 +107,16 @@ fn has(bits: u64, flag: i32) -> bool {
     bits & u64::from(flag.cast_unsigned()) != 0
 }
 
-fn open(world: &mut Scripted, what: What, cloexec: bool, from: i32) -> Answer {
+/// A new descriptor with the lowest free number.
+fn open(world: &mut Scripted, what: What, cloexec: bool) -> Answer {
+    world.serial += 1;
+    let serial = world.serial;
+    put(world, Fd { what, serial, cloexec }, 0)
+}
+
+fn put(world: &mut Scripted, fd: Fd, from: i32) -> Answer {
     let free = (from..).find(|number| !world.fds.contains_key(number)).unwrap_or(i32::MAX);
-    world.fds.insert(free, Fd { what, cloexec });
+    world.fds.insert(free, fd);
     Ok(i64::from(free))
 }
 
@@ -123,7 +133,7 @@ pub(super) fn answer(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
     }
     match nr {
         libc::SYS_close | libc::SYS_close_range | libc::SYS_dup3 | libc::SYS_fcntl => tables(world, nr, args),
-        libc::SYS_move_mount | libc::SYS_mount_setattr => trees(world, nr, args),
+        libc::SYS_move_mount | libc::SYS_mount_setattr | libc::SYS_mount => trees(world, nr, args),
         libc::SYS_execve | libc::SYS_execveat => {
             world.over = Some(Over::Exec);
             Ok(0)
@@ -141,7 +151,9 @@ fn tables(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
     match nr {
         libc::SYS_close => world.fds.remove(&fd).map(|_| 0).ok_or(libc::EBADF),
         libc::SYS_close_range => {
-            let inside = |number: i32| u64::from(number.cast_unsigned()) >= args[0] && u64::from(number.cast_unsigned()) <= args[1];
+            let inside = |number: i32| {
+                u64::from(number.cast_unsigned()) >= args[0] && u64::from(number.cast_unsigned()) <= args[1]
+            };
             world.fds.retain(|number, _| !inside(*number));
             Ok(0)
         }
@@ -150,28 +162,47 @@ fn tables(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
             if fd == to {
                 return Err(libc::EINVAL);
             }
-            let what = world.fds[&fd].what;
-            world.fds.insert(to, Fd { what, cloexec: has(args[2], libc::O_CLOEXEC) });
+            let same = Fd { cloexec: has(args[2], libc::O_CLOEXEC), ..world.fds[&fd] };
+            world.fds.insert(to, same);
             Ok(i64::from(to))
         }
         _ => {
-            let what = world.fds[&fd].what;
-            open(world, what, args[1] == u64::from(libc::F_DUPFD_CLOEXEC.cast_unsigned()), number(args[2]))
+            let cloexec = args[1] == u64::from(libc::F_DUPFD_CLOEXEC.cast_unsigned());
+            let same = Fd { cloexec, ..world.fds[&fd] };
+            put(world, same, number(args[2]))
         }
     }
 }
 
-/// A copied tree is restricted before it is attached.
+/// The descriptor that a path through `/proc/self/fd` leads to.
+fn by_path(world: &Scripted, path: u64) -> Option<Fd> {
+    let text = world.text(path);
+    let number: i32 = text.strip_prefix("/proc/self/fd/")?.parse().ok()?;
+    world.fds.get(&number).copied()
+}
+
+/// Mounts are restricted before they are attached, or after that.
 fn trees(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
-    let recursive_flag = |bits: u64| bits & 0x8000 != 0;
-    let fd = number(args[0]);
-    let Some(entry) = world.fds.get_mut(&fd) else { return Ok(0) };
-    match (nr, entry.what) {
-        (libc::SYS_mount_setattr, What::Copied { recursive, .. }) if recursive_flag(args[2]) || !recursive => {
-            entry.what = What::Copied { recursive, restricted: true };
+    let fd = world.fds.get(&number(args[0])).copied();
+    match nr {
+        libc::SYS_mount if args[3] & libc::MS_REMOUNT != 0 => {
+            let serial = by_path(world, args[1]).map(|fd| fd.serial);
+            world.mounts.restricted.extend(serial);
+            world.mounts.remounts += 1;
         }
-        (libc::SYS_move_mount, What::Copied { restricted: false, .. }) => {
-            world.fault(format!("descriptor {fd} is attached before it is restricted"));
+        libc::SYS_mount if args[3] & libc::MS_BIND != 0 => {
+            let restricted =
+                by_path(world, args[0]).is_some_and(|fd| world.mounts.restricted.contains(&fd.serial));
+            world.mounts.loose += usize::from(!restricted);
+        }
+        libc::SYS_mount_setattr => {
+            let whole = |fd: &Fd| fd.what != What::Copied { recursive: true } || args[2] & 0x8000 != 0;
+            world.mounts.restricted.extend(fd.filter(whole).map(|fd| fd.serial));
+        }
+        libc::SYS_move_mount => {
+            let copied = fd.filter(|fd| matches!(fd.what, What::Copied { .. }));
+            let loose = copied.is_some_and(|fd| !world.mounts.restricted.contains(&fd.serial));
+            world.mounts.loose += usize::from(loose);
         }
         _ => {}
     }
@@ -184,17 +215,22 @@ fn opening(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Option<Answer> {
         libc::SYS_openat2 => (What::Other, has(world.word_at(args[2]).unwrap_or(0), libc::O_CLOEXEC)),
         libc::SYS_open_tree if args[2] & 1 == 0 => (What::Other, has(args[2], libc::O_CLOEXEC)),
         libc::SYS_open_tree => {
-            let recursive = args[2] & 0x8000 != 0;
-            (What::Copied { recursive, restricted: false }, has(args[2], libc::O_CLOEXEC))
+            (What::Copied { recursive: args[2] & 0x8000 != 0 }, has(args[2], libc::O_CLOEXEC))
         }
-        libc::SYS_fsopen => (What::Other, args[1] & 1 == 1),
-        libc::SYS_fsmount => (What::Mount, args[1] & 1 == 1),
+        libc::SYS_fsopen | libc::SYS_fsmount => (What::Other, args[1] & 1 == 1),
         libc::SYS_socket => (What::Other, has(args[1], libc::SOCK_CLOEXEC)),
         libc::SYS_landlock_create_ruleset => (What::Other, true),
         libc::SYS_signalfd4 => (What::Other, has(args[3], libc::SFD_CLOEXEC)),
         _ => return None,
     };
-    Some(open(world, what, cloexec, 0))
+    let opened = open(world, what, cloexec);
+    // What is found in a restricted mount, and a copy of it, is restricted too.
+    let from = world.fds.get(&number(args[0])).map(|fd| fd.serial);
+    let inherits = matches!(nr, libc::SYS_openat | libc::SYS_open_tree);
+    if inherits && from.is_some_and(|serial| world.mounts.restricted.contains(&serial)) {
+        world.mounts.restricted.insert(world.serial);
+    }
+    Some(opened)
 }
 
 fn waiting(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {

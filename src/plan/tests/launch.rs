@@ -29,6 +29,8 @@ use crate::machine::layout::BRIEF_BASE;
 use crate::machine::layout::FD_BRIEF;
 use crate::machine::layout::FD_CALLER;
 use crate::machine::layout::FD_END;
+use crate::machine::layout::FD_SCRATCH;
+use crate::machine::layout::FD_SCRATCH_TARGET;
 use crate::machine::layout::FD_SOCKET;
 use crate::machine::layout::FREE_FD;
 use crate::machine::layout::IMAGE_BASE;
@@ -135,7 +137,7 @@ impl<'a> Launch<'a> {
             window: WINDOW_BASE,
         };
         let (mut fds, place) = descriptors(plan, variant);
-        fds.insert(IMAGE_FD, Fd { what: What::Other, cloexec: true });
+        fds.insert(IMAGE_FD, Fd { what: What::Other, serial: 0, cloexec: true });
         let free = place.iter().map(|(_, to)| to + 1).max().unwrap_or(0).max(plan.passed_at);
         let entry = rows_at(bases.image, &plan.code) + (plan.copy_entry * INSN_SIZE) as u64;
         let then = match variant.how {
@@ -240,7 +242,10 @@ fn memory(plan: &Plan, tail: &Code, window: &Code, bases: &Bases) -> Vec<(u64, V
 
 fn fill(world: &mut Scripted, plan: &Plan, found: Found, (tail, free): (u64, i32)) {
     let mut set = |offset: u32, value: u64| {
-        assert!(world.put(BRIEF_BASE + u64::from(offset), &value.to_le_bytes()), "{offset:#x} is in the brief");
+        assert!(
+            world.put(BRIEF_BASE + u64::from(offset), &value.to_le_bytes()),
+            "{offset:#x} is in the brief"
+        );
     };
     set(TAIL_ENTRY, tail);
     set(FREE_FD, u64::from(free.cast_unsigned()));
@@ -258,14 +263,15 @@ fn descriptors(plan: &Plan, variant: Variant) -> (BTreeMap<i32, Fd>, Vec<(i32, i
     let mut place = Vec::new();
     // Of the caller's own: its stdio, one that leaks through an exec, one that does not.
     for (number, cloexec) in [(0, false), (1, false), (2, false), (50, false), (51, true)] {
-        fds.insert(number, Fd { what: What::Given(99), cloexec });
+        fds.insert(number, Fd { what: What::Given(99), serial: 0, cloexec });
     }
     let mut give = |label: u64, to: i32| {
         let from = 60 + i32::try_from(place.len()).unwrap_or(0);
-        fds.insert(from, Fd { what: What::Given(label), cloexec: true });
+        fds.insert(from, Fd { what: What::Given(label), serial: 0, cloexec: true });
         place.push((from, to));
     };
-    for (label, to) in (0..).zip([0, 1, 2, FD_SOCKET, FD_BRIEF, FD_CALLER]) {
+    // As `spawn/parent.rs` does it; the scratch numbers are taken too.
+    for (label, to) in (0..).zip([0, 1, 2, FD_SOCKET, FD_BRIEF, FD_CALLER, FD_SCRATCH, FD_SCRATCH_TARGET]) {
         give(label, to);
     }
     for (index, source) in plan.sources.iter().enumerate() {

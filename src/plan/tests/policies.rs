@@ -35,13 +35,14 @@ pub(super) struct Named {
     pub(super) make: fn() -> Builder,
 }
 
-pub(super) const ALL: [Named; 6] = [
+pub(super) const ALL: [Named; 7] = [
     Named { name: "the_empty_policy", make: || Builder::default().empty() },
     Named { name: "the_read_only_system", make: || Builder::default().system_read_only() },
     Named { name: "every_kind_of_mount_and_option", make: rich },
     Named { name: "a_root_directory_and_no_init", make: root_directory },
     Named { name: "ranges_of_ids_and_groups", make: ranges },
     Named { name: "landlock_that_stands_in_for_mounts", make: landlock },
+    Named { name: "the_hosts_own_proc", make: hosts_proc },
 ];
 
 impl Named {
@@ -106,6 +107,12 @@ fn landlock() -> Builder {
         .landlock(rules.allow(prefer("/srv/file"), AccessFs::READ).connect_tcp(443).bind_tcp(prefer(0)))
 }
 
+/// The last rung of a ladder as the only one.
+fn hosts_proc() -> Builder {
+    let ladder = vec![ProcRung::HostReadOnly];
+    Builder::default().mount(Mount::new("/proc", MountKind::Proc(ProcMount { ladder })))
+}
+
 fn root_directory() -> Builder {
     Builder::default()
         .root_directory("/srv/debian", Access::ReadOnly)
@@ -120,7 +127,10 @@ fn root_directory() -> Builder {
 
 fn ranges() -> Builder {
     let map = |own| {
-        vec![IdRange { inside: 0, outside: 100_000, count: 1000 }, IdRange { inside: own, outside: 101_000, count: 9 }]
+        vec![
+            IdRange { inside: 0, outside: 100_000, count: 1000 },
+            IdRange { inside: own, outside: 101_000, count: 9 },
+        ]
     };
     Builder::default()
         .system_read_only()

@@ -12,6 +12,7 @@ use super::world::Event;
 use super::world::Scripted;
 use super::world::What;
 use crate::error::Step;
+use crate::host::Features;
 use crate::machine::isa::Opcode;
 use crate::machine::layout::BRIEF_BASE;
 use crate::machine::layout::FD_CALLER;
@@ -75,6 +76,7 @@ pub(super) fn at_exec(launch: &Launch<'_>, world: &Scripted) -> Vec<String> {
     identity(launch, &done, &mut broken);
     if launch.plan.set.contains(Namespaces::MOUNT) {
         tree(&done, &mut broken);
+        restricted(launch, world, &mut broken);
     }
     if launch.policy.hardening.session == Session::New {
         need(&mut broken, "setsid", done.last(libc::SYS_setsid, |_| true));
@@ -106,7 +108,8 @@ fn privileges(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
     let cleared = need(broken, "clearing the ambient set", done.prctl(libc::PR_CAP_AMBIENT, clear));
     let raise = [bits(libc::PR_CAP_AMBIENT), bits(libc::PR_CAP_AMBIENT_RAISE)];
     let prctl = |event: &&Event| event.nr == libc::SYS_prctl && event.result == 0;
-    let set = |numbers: &mut dyn Iterator<Item = u64>| numbers.fold(0_u64, |set, number| set | 1 << (number & 63));
+    let set =
+        |numbers: &mut dyn Iterator<Item = u64>| numbers.fold(0_u64, |set, number| set | 1 << (number & 63));
     let raised = done.events.iter().skip(cleared).filter(prctl).filter(|event| event.args[..2] == raise);
     let raised = set(&mut raised.map(|event| event.args[2]));
     if raised != keep {
@@ -132,15 +135,19 @@ fn identity(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
     let ids = &launch.plan.ids;
     let writes = |path: &str| {
         let opened = done.last(libc::SYS_openat, |event| done.world.text(event.args[1]) == path)?;
-        let next = done.events.get(opened + 1)?;
-        (next.nr == libc::SYS_write && next.result > 0).then_some(opened + 1)
+        let written = |event: &Event| event.nr == libc::SYS_write && event.result > 0;
+        done.events.iter().skip(opened + 1).take(2).any(written).then_some(opened)
     };
     if ids.writer == MapWriter::Child {
         let maps = ["/proc/self/setgroups", "/proc/self/uid_map", "/proc/self/gid_map"];
-        in_order(broken, &[(maps[0], writes(maps[0])), (maps[1], writes(maps[1])), (maps[2], writes(maps[2]))]);
+        in_order(
+            broken,
+            &[(maps[0], writes(maps[0])), (maps[1], writes(maps[1])), (maps[2], writes(maps[2]))],
+        );
     } else if ids.writer != MapWriter::Nobody || ids.host != HostIds::Callers {
         let groups = launch.policy.identity.groups.len() as u64;
-        let set = |nr: i64| done.last(nr, |event| event.args[0] == event.args[1] && event.args[1] == event.args[2]);
+        let set =
+            |nr: i64| done.last(nr, |event| event.args[0] == event.args[1] && event.args[1] == event.args[2]);
         let cleared = done.last(libc::SYS_setgroups, |event| event.args[0] == groups);
         in_order(
             broken,
@@ -157,7 +164,8 @@ fn identity(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
 fn tree(done: &Done<'_>, broken: &mut Vec<String>) {
     let world = done.world;
     let private = libc::MS_REC | libc::MS_PRIVATE;
-    let made_private = done.last(libc::SYS_mount, |event| event.args[3] == private && world.text(event.args[1]) == "/");
+    let made_private =
+        done.last(libc::SYS_mount, |event| event.args[3] == private && world.text(event.args[1]) == "/");
     let mounts = |event: &Event| {
         event.nr == libc::SYS_move_mount || (event.nr == libc::SYS_mount && event.args[3] != private)
     };
@@ -166,7 +174,11 @@ fn tree(done: &Done<'_>, broken: &mut Vec<String>) {
     let after = pivot.unwrap_or(0);
     let detach = bits(libc::MNT_DETACH);
     let find = |holds: &dyn Fn(&Event) -> bool| {
-        done.events.iter().skip(after).position(|event| event.result >= 0 && holds(event)).map(|at| at + after)
+        done.events
+            .iter()
+            .skip(after)
+            .position(|event| event.result >= 0 && holds(event))
+            .map(|at| at + after)
     };
     let detached = find(&|event| {
         event.nr == libc::SYS_umount2 && event.args[1] == detach && world.text(event.args[0]) == "."
@@ -184,6 +196,16 @@ fn tree(done: &Done<'_>, broken: &mut Vec<String>) {
     );
     let looked = done.last(libc::SYS_getcwd, |_| true);
     need(broken, "a look at the working directory", looked);
+}
+
+/// Every bind is restricted: before it is attached where the kernel can, else after that.
+fn restricted(launch: &Launch<'_>, world: &Scripted, broken: &mut Vec<String>) {
+    let mounts = &world.mounts;
+    let before = Features::MOUNT_API | Features::MOUNT_SETATTR;
+    let later = if launch.host.features().contains(before) { 0 } else { mounts.remounts };
+    if mounts.loose > later {
+        broken.push(format!("{} binds were attached without a restriction", mounts.loose - later));
+    }
 }
 
 /// What stays open over the exec is what was asked for, each at its number.
@@ -232,8 +254,11 @@ pub(super) fn at_exit(launch: &Launch<'_>, world: &Scripted) -> Vec<String> {
     }
     landlocked(launch, &done, &mut broken);
     if !world.script.caller_dies {
-        let passed = |event: &Event| event.args[0].cast_signed() == PROGRAM_PID && event.args[1] == bits(libc::SIGTERM);
-        need(&mut broken, "passing on SIGTERM", done.last(libc::SYS_kill, passed));
+        let passed = |event: &Event| {
+            event.args[0].cast_signed() == PROGRAM_PID && event.args[1] == bits(libc::SIGTERM)
+        };
+        let sent = done.events.iter().rposition(|event| event.nr == libc::SYS_kill && passed(event));
+        need(&mut broken, "passing on SIGTERM", sent);
         let word = |offset: u32| world.word_at(BRIEF_BASE + u64::from(offset));
         if (word(STATUS), word(STATUS_VALID)) != (Some(3 << 8), Some(1)) {
             broken.push(format!("the wait status is {:?}", word(STATUS)));
@@ -253,7 +278,8 @@ pub(super) fn after_failure(
     let Some(op) = launch.op(event.pc) else { return vec!["a call from nowhere".into()] };
     let went_on = matches!(finish, Finish::Exec | Finish::Exit);
     let small = u8::try_from(errno).unwrap_or(0);
-    let excused = op.row.fine.contains(&small) || errno == libc::EINTR && op.row.flags == crate::machine::isa::RETRY;
+    let excused =
+        op.row.fine.contains(&small) || errno == libc::EINTR && op.row.flags == crate::machine::isa::RETRY;
     // Without the caller's word, and without a path that can be executed, there is no way on.
     let last_word = matches!(op.name, "recvfrom" | "execve" | "execveat");
     if excused {
@@ -265,6 +291,9 @@ pub(super) fn after_failure(
     }
     if let Some(rung) = rung(launch, op, event.pc) {
         return later_rung(world, went_on, rung);
+    }
+    if op.name == "mount" && op.step == Step::Root && op.row.jump.is_some() {
+        return next_place(launch, world, (finish, went_on), index);
     }
     if op.name == "faccessat" && op.step == Step::Exec {
         return if went_on { Vec::new() } else { vec!["a look at a path ends the launch".into()] };
@@ -305,10 +334,14 @@ fn preferred(
         attaches && other.result == 0 && item_of(launch, other.pc) == Some(outcome)
     };
     let undone = world.events().any(|other| {
-        other.nr == libc::SYS_umount2 && other.result == 0 && launch.op(other.pc).is_some_and(|op| op.step != Step::Pivot && op.step != Step::Root)
+        other.nr == libc::SYS_umount2
+            && other.result == 0
+            && launch.op(other.pc).is_some_and(|op| op.step != Step::Pivot && op.step != Step::Root)
     });
+    // Nothing that is half built comes of a descriptor that would not close.
+    let closing = event.nr == libc::SYS_close;
     if let Some(attached) = world.events().find(inside)
-        && !undone
+        && !(undone || closing)
     {
         broken.push(format!("missing, and yet attached by {}", launch.named(attached.pc)));
     }
@@ -353,4 +386,20 @@ fn later_rung(world: &Scripted, went_on: bool, (cell, failed): (u32, u64)) -> Ve
         return vec![format!("rung {failed} failed and the ladder says {taken:?}")];
     }
     Vec::new()
+}
+
+/// With mount(2) the new root is tried at one place after the other: the next one was taken, and nothing else followed.
+fn next_place(
+    launch: &Launch<'_>,
+    world: &Scripted,
+    (finish, went_on): (Finish, bool),
+    index: usize,
+) -> Vec<String> {
+    let failed = &world.events().nth(index).map(|event| (event.args[1], event.args[3]));
+    let next = world.events().skip(index + 1).find(|event| event.nr == libc::SYS_mount);
+    let taken = next.is_some_and(|next| {
+        let root = launch.op(next.pc).is_some_and(|op| op.step == Step::Root);
+        root && failed.is_some_and(|(path, flags)| path != next.args[1] && flags == next.args[3])
+    });
+    if went_on && taken { Vec::new() } else { vec![format!("no next place for the root: {finish:?}")] }
 }

@@ -1,6 +1,7 @@
 //! A scripted world for the model: the memory of one launch, the descriptors, a trace, and one failure to order.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::machine::isa::ERRNO_AT;
@@ -14,18 +15,28 @@ use crate::machine::model::World;
 pub(super) enum What {
     /// One that the caller had or passed: its label.
     Given(u64),
-    /// A detached copy of a tree, and whether it has been restricted since; recursively, where it was copied so.
-    Copied { recursive: bool, restricted: bool },
-    /// A new file system.
-    Mount,
-    /// The new root, once it is attached.
+    /// A detached copy of a tree, with what is below it or without.
+    Copied { recursive: bool },
+    /// Anything else.
     Other,
 }
 
+/// A descriptor; those that come of one another by dup have one serial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fd {
     pub(super) what: What,
+    pub(super) serial: u64,
     pub(super) cloexec: bool,
+}
+
+/// What becomes of mounts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mounts {
+    /// Serials of what is restricted: nothing that is bound from there needs more.
+    pub(super) restricted: BTreeSet<u64>,
+    /// How many binds were attached without a restriction, and how many mounts were restricted after they were attached.
+    pub(super) loose: usize,
+    pub(super) remounts: usize,
 }
 
 /// A kernel call that was made.
@@ -67,6 +78,9 @@ pub(super) struct Script {
 pub(super) struct Scripted {
     memory: Vec<(u64, Rc<Vec<u8>>)>,
     pub(super) fds: BTreeMap<i32, Fd>,
+    pub(super) mounts: Mounts,
+    /// The last serial given.
+    pub(super) serial: u64,
     /// The trace: the first `shared` calls are those of another run, then come its own.
     before: Rc<Vec<Event>>,
     shared: usize,
@@ -92,6 +106,8 @@ impl Scripted {
         Self {
             memory: memory.into_iter().map(|(base, bytes)| (base, Rc::new(bytes))).collect(),
             fds,
+            mounts: Mounts::default(),
+            serial: 0,
             before: Rc::default(),
             shared: 0,
             own: Vec::new(),
@@ -197,6 +213,8 @@ impl Scripted {
         Self {
             memory: self.memory.clone(),
             fds: self.fds.clone(),
+            mounts: self.mounts.clone(),
+            serial: self.serial,
             before: Rc::default(),
             shared: self.shared + self.own.len(),
             own: Vec::new(),

@@ -1,0 +1,204 @@
+//! Keeps the layout honest: what the compiler cannot check, this does.
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    /// Modules from the ground up. A module may use only modules on lower lines.
+    const LEVELS: &[&[&str]] =
+        &[&["error", "sys"], &["policy", "machine"], &["host"], &["plan"], &["spawn"], &["process"]];
+    /// Who may use what beside that: the machine's text steps by the size of an instruction.
+    const EXCEPTIONS: &[(&str, &str)] = &[("sys", "machine::isa")];
+    /// Who may use less.
+    const ONLY: &[(&str, &[&str])] = &[("machine", &["sys"])];
+    const MOST_LINES: usize = 500;
+
+    fn root() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    }
+
+    fn walk(directory: &Path, fits: &dyn Fn(&Path) -> bool, out: &mut Vec<PathBuf>) {
+        let Ok(entries) = fs::read_dir(directory) else { return };
+        for entry in entries {
+            let path = entry.expect("an entry can be read").path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if path.is_dir() {
+                if !["target", ".git", "corpus", "artifacts"].contains(&name) {
+                    walk(&path, fits, out);
+                }
+            } else if fits(&path) {
+                out.push(path);
+            }
+        }
+    }
+
+    /// The files below `directory` with their name from the root, and their text.
+    fn texts(directory: &str, extensions: &[&str]) -> Vec<(String, String)> {
+        let mut files = Vec::new();
+        let fits = |path: &Path| path.extension().is_some_and(|e| extensions.iter().any(|known| e == *known));
+        walk(&root().join(directory), &fits, &mut files);
+        let name = |path: &Path| path.strip_prefix(root()).expect("below the root").display().to_string();
+        files.sort();
+        files.iter().map(|path| (name(path), fs::read_to_string(path).expect("it is text"))).collect()
+    }
+
+    fn rust_files() -> Vec<(String, String)> {
+        ["src", "tests", "examples", "benches", "fuzz"].iter().flat_map(|d| texts(d, &["rs"])).collect()
+    }
+
+    fn level(module: &str) -> Option<usize> {
+        LEVELS.iter().position(|level| level.contains(&module))
+    }
+
+    /// A line without its comment.
+    fn code(line: &str) -> &str {
+        line.split("//").next().unwrap_or_default()
+    }
+
+    fn holds(faults: &[String]) {
+        assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+    }
+
+    /// What the line `code` of `module` uses and may not.
+    fn wrong_uses(module: &str, code: &str) -> Vec<String> {
+        let own = level(module).unwrap_or(0);
+        let only = ONLY.iter().find(|(who, _)| *who == module).map(|(_, list)| *list);
+        let mut wrong = Vec::new();
+        for path in code.split("crate::").skip(1) {
+            let used: String = path.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if used == module || EXCEPTIONS.iter().any(|(who, what)| *who == module && path.starts_with(what))
+            {
+                continue;
+            }
+            let below = level(&used).is_some_and(|level| level < own);
+            if !below || only.is_some_and(|list| !list.contains(&used.as_str())) {
+                wrong.push(format!("{module} must not use crate::{}", path.trim_end()));
+            }
+        }
+        wrong
+    }
+
+    #[test]
+    fn imports_point_one_way() {
+        let mut faults = Vec::new();
+        for (name, text) in texts("src", &["rs"]) {
+            let module = name.split('/').nth(1).unwrap_or_default().trim_end_matches(".rs");
+            if module == "lib" {
+                continue;
+            }
+            if level(module).is_none() {
+                faults.push(format!("{name}: {module} has no place in LEVELS"));
+            }
+            for (number, line) in (1..).zip(text.lines()) {
+                let wrong = wrong_uses(module, code(line));
+                faults.extend(wrong.into_iter().map(|wrong| format!("{name}:{number}: {wrong}")));
+            }
+        }
+        holds(&faults);
+    }
+
+    #[test]
+    fn a_use_against_the_order_is_seen() {
+        let planted = [
+            ("policy", "use crate::host::Host;"),
+            ("machine", "use crate::error::Error;"),
+            ("sys", "use crate::machine::segment::Segment;"),
+            ("plan", "let x = crate::spawn::launch();"),
+            ("error", "use crate::{sys, plan};"),
+            ("host", "use crate::nowhere::Thing;"),
+        ];
+        for (module, line) in planted {
+            assert!(!wrong_uses(module, line).is_empty(), "{module}: {line}");
+        }
+        for (module, line) in [("sys", "use crate::machine::isa::INSN_SIZE;"), ("plan", "crate::host::Host")]
+        {
+            assert_eq!(wrong_uses(module, line), Vec::<String>::new(), "{module}: {line}");
+        }
+    }
+
+    #[test]
+    fn every_file_says_what_it_is_for_and_is_short() {
+        let mut faults = Vec::new();
+        let files = rust_files();
+        assert!(files.len() > 60, "{} files", files.len());
+        for (name, text) in files {
+            let head = text.lines().next().and_then(|line| line.strip_prefix("//! "));
+            if head.is_none_or(|words| words.split(' ').count() < 3) {
+                faults.push(format!("{name}: no //! line that says what it is for"));
+            }
+            let lines = text.lines().count();
+            if lines > MOST_LINES {
+                faults.push(format!("{name}: {lines} lines, at most {MOST_LINES}"));
+            }
+        }
+        holds(&faults);
+    }
+
+    #[test]
+    fn unsafe_stands_only_in_sys() {
+        let mut faults = Vec::new();
+        for (name, text) in texts("src", &["rs"]) {
+            if name.starts_with("src/sys/") {
+                continue;
+            }
+            for (number, line) in (1..).zip(text.lines()) {
+                let mut words = code(line).split(|c: char| !(c.is_alphanumeric() || c == '_'));
+                if words.any(|word| word == "unsafe") {
+                    faults.push(format!("{name}:{number}: unsafe outside sys"));
+                }
+            }
+        }
+        holds(&faults);
+    }
+
+    #[test]
+    fn nothing_is_left_for_later() {
+        let words = [
+            concat!("#[", "ignore"),
+            concat!("to", "do!"),
+            concat!("unimple", "mented!"),
+            concat!("FIX", "ME"),
+        ];
+        let mut faults = Vec::new();
+        for (name, text) in rust_files() {
+            let found = words.iter().filter(|word| text.contains(**word));
+            faults.extend(found.map(|word| format!("{name}: {word}")));
+        }
+        holds(&faults);
+    }
+
+    #[test]
+    fn no_file_names_a_path_of_a_build_machine() {
+        let own = env!("CARGO_MANIFEST_DIR").to_owned();
+        let mut places = vec![concat!("/work/", "shared").to_owned(), concat!("/tmp", "/w/").to_owned()];
+        // A checkout at the top of a file system has too common a name.
+        places.extend(Some(own).filter(|own| own.matches('/').count() > 1));
+        let mut faults = Vec::new();
+        for (name, text) in texts(".", &["rs", "s", "md", "toml", "txt", "sh", "yml"]) {
+            let found = places.iter().filter(|place| text.contains(place.as_str()));
+            faults.extend(found.map(|place| format!("{name}: {place}")));
+        }
+        holds(&faults);
+    }
+
+    #[test]
+    fn the_changelog_has_a_head_for_what_is_to_come() {
+        let text = fs::read_to_string(root().join("CHANGELOG.md")).expect("CHANGELOG.md is there");
+        let head = text.lines().find(|line| line.starts_with("## ")).unwrap_or_default();
+        assert!(head.contains("Unreleased"), "the first head is {head:?}");
+    }
+
+    #[test]
+    fn the_readme_mentions_each_example() {
+        let readme = fs::read_to_string(root().join("README.md")).expect("README.md is there");
+        let mut examples = Vec::new();
+        for entry in fs::read_dir(root().join("examples")).expect("there are examples") {
+            let path = entry.expect("an entry can be read").path();
+            examples.extend(path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned));
+        }
+        assert!(!examples.is_empty(), "there are examples");
+        let missing: Vec<&String> = examples.iter().filter(|name| !readme.contains(name.as_str())).collect();
+        assert!(missing.is_empty(), "README.md does not mention {missing:?}");
+    }
+}
