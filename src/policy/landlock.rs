@@ -120,8 +120,8 @@ pub(crate) enum StandIn {
 ///
 /// # What it does not confine
 ///
-/// Handled or not, these stay as the program's ids allow them; in a set with a mount namespace the mount tree bounds them,
-/// in one without, the report says so:
+/// Handled or not, these stay as the program's ids allow them. With a mount namespace only what is mounted is in reach, and
+/// a read-only bind refuses changes of metadata (but no connect); in a set without one the report says what is open:
 ///
 /// * metadata: `stat`, `access`, `readlink`, `chdir`, and `chmod`, `chown`, `utimensat`, `setxattr` **take effect**;
 /// * files that are open already: passed descriptors keep the rights that they were opened with;
