@@ -243,12 +243,14 @@ fn filesystem(context: &mut Context<'_>, tmpfs: &Tmpfs, target: &Path, ground: G
 /// program's.
 fn give(context: &mut Context<'_>, target: &Path) {
     let Some((uid, gid)) = context.owner.clone() else { return };
+    let escape = context.asm.enter_required();
     attach::open_at(context, &At::Path(target));
     let at = context.target;
     let (empty, flags) = (context.asm.string(b""), sym(u64_of(libc::AT_EMPTY_PATH), "AT_EMPTY_PATH"));
     let call = Call::new(libc::SYS_fchownat, "fchownat").arg(at.word()).arg(empty).arg(uid).arg(gid);
     context.asm.call(call.arg(flags));
     context.close(at);
+    context.asm.leave_required(escape);
 }
 
 /// Hides what is there: a copy of the blank directory or file over it.

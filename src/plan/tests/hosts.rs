@@ -8,6 +8,7 @@ use crate::host::Features;
 use crate::host::Host;
 use crate::host::IdExtent;
 use crate::host::IdMap;
+use crate::host::IdRange;
 use crate::host::KernelVersion;
 use crate::host::MountTable;
 use crate::host::SeccompMode;
@@ -131,8 +132,8 @@ fn no_time_no_cgroup() -> Host {
 
 fn with_helpers() -> Host {
     let mut subordinate = Subordinate::default();
-    subordinate.uids.push(crate::host::IdRange { start: 100_000, count: 65_536 });
-    subordinate.gids.push(crate::host::IdRange { start: 100_000, count: 65_536 });
+    subordinate.uids.push(IdRange { start: 100_000, count: 65_536 });
+    subordinate.gids.push(IdRange { start: 100_000, count: 65_536 });
     subordinate.newuidmap = Some("/usr/bin/newuidmap".into());
     subordinate.newgidmap = Some("/usr/bin/newgidmap".into());
     Host::ideal().with_subordinate(subordinate)
