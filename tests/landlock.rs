@@ -5,6 +5,7 @@ mod support;
 
 #[cfg(test)]
 mod tests {
+    use std::env;
     use std::fs;
     use std::io::ErrorKind as IoKind;
     use std::net::TcpListener;
@@ -32,6 +33,14 @@ mod tests {
         \x20try:\n\
         \x20 f(); return 'ok'\n\
         \x20except OSError as e: return errno.errorcode[e.errno]\n";
+
+    macro_rules! needs {
+        ($name:expr, $abi:literal) => {
+            if abi() < $abi {
+                skip!($name, "Landlock ABI {}", abi());
+            }
+        };
+    }
 
     fn abi() -> u32 {
         Host::probe().landlock_abi().unwrap_or(0)
@@ -85,9 +94,7 @@ mod tests {
 
     #[test]
     fn files_are_closed_but_where_a_rule_opens_them() {
-        if abi() < 3 {
-            skip!("files_are_closed_but_where_a_rule_opens_them", "Landlock ABI {}", abi());
-        }
+        needs!("files_are_closed_but_where_a_rule_opens_them", 3);
         let scratch = tree();
         let rules = rules()
             .allow(scratch.at("open").as_path(), AccessFs::READ_WRITE)
@@ -129,6 +136,7 @@ mod tests {
 
     #[test]
     fn executing_needs_its_right() {
+        needs!("executing_needs_its_right", 1);
         let scratch = Scratch::new();
         let program = scratch.at("program");
         let made = process::Command::new("cp").args([Path::new("/usr/bin/true"), &program]).status();
@@ -146,9 +154,7 @@ mod tests {
 
     #[test]
     fn ioctl_on_devices_needs_its_right() {
-        if abi() < 5 {
-            skip!("ioctl_on_devices_needs_its_right", "Landlock ABI {}", abi());
-        }
+        needs!("ioctl_on_devices_needs_its_right", 5);
         // RNDGETENTCNT; FIONREAD is a matter of the file's, and goes through.
         let code = "import fcntl,struct\nf=os.open('/dev/urandom', os.O_RDONLY)";
         let case = |wanted| [("fcntl.ioctl(f, 0x80045200, bytes(4))", wanted)];
@@ -161,9 +167,7 @@ mod tests {
 
     #[test]
     fn tcp_is_opened_by_port() {
-        if abi() < 4 {
-            skip!("tcp_is_opened_by_port", "Landlock ABI {}", abi());
-        }
+        needs!("tcp_is_opened_by_port", 4);
         let here: Vec<TcpListener> =
             (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("bind")).collect();
         let port = |index: usize| here[index].local_addr().expect("an address").port();
@@ -193,9 +197,7 @@ mod tests {
 
     #[test]
     fn scopes_keep_abstract_sockets_and_signals_inside() {
-        if abi() < 6 {
-            skip!("scopes_keep_abstract_sockets_and_signals_inside", "Landlock ABI {}", abi());
-        }
+        needs!("scopes_keep_abstract_sockets_and_signals_inside", 6);
         let name = format!("ringfence-landlock-{}", process::id());
         let address = SocketAddr::from_abstract_name(&name).expect("a name");
         let _listener = UnixListener::bind_addr(&address).expect("bind");
@@ -237,6 +239,7 @@ mod tests {
 
     #[test]
     fn a_missing_path_is_reported_and_the_others_hold() {
+        needs!("a_missing_path_is_reported_and_the_others_hold", 1);
         let scratch = tree();
         let (absent, through, private) =
             (scratch.at("absent"), scratch.at("read/file/below"), scratch.at("private/file"));
@@ -273,6 +276,13 @@ mod tests {
 
     #[test]
     fn preferred_rights_that_the_kernel_lacks_are_missing_and_required_ones_an_error() {
+        if abi() < 1 {
+            skip!(
+                "preferred_rights_that_the_kernel_lacks_are_missing_and_required_ones_an_error",
+                "Landlock ABI {}",
+                abi()
+            );
+        }
         let newer = AccessFs::all().difference(AccessFs::known_to(abi()));
         if newer.is_empty() {
             skip!("preferred_rights_that_the_kernel_lacks", "the kernel knows all");
@@ -289,6 +299,7 @@ mod tests {
 
     #[test]
     fn the_gaps_are_as_documented() {
+        needs!("the_gaps_are_as_documented", 1);
         let scratch = tree();
         let file = scratch.at("closed/file");
         // The file is the program's own.
@@ -326,6 +337,7 @@ mod tests {
 
     #[test]
     fn it_stacks_in_the_full_sandbox() {
+        needs!("it_stacks_in_the_full_sandbox", 2);
         let scratch = tree();
         let work = scratch.at("open");
         let builder = sandbox()
@@ -376,6 +388,7 @@ mod tests {
 
     #[test]
     fn one_policy_falls_back_from_namespaces_to_landlock() {
+        needs!("one_policy_falls_back_from_namespaces_to_landlock", 1);
         let test = "one_policy_falls_back_from_namespaces_to_landlock";
         let rules = || {
             Landlock::from_mounts()
@@ -402,6 +415,7 @@ mod tests {
 
     #[test]
     fn unprivileged_and_without_a_namespace_it_holds_too() {
+        needs!("unprivileged_and_without_a_namespace_it_holds_too", 1);
         let test = "unprivileged_and_without_a_namespace_it_holds_too";
         if is_inside(test) || !is_root() {
             let sandbox = build(alone(rules()));
@@ -412,7 +426,7 @@ mod tests {
         let scratch = Scratch::new();
         let copy = scratch.at("test");
         // Not by this process: a fork of another thread would hold the copy open for writing (ETXTBSY).
-        let myself = std::env::current_exe().expect("myself");
+        let myself = env::current_exe().expect("myself");
         assert!(process::Command::new("cp").args([&myself, &copy]).status().expect("cp").success());
         mode(&copy, 0o755);
         let done = process::Command::new("setpriv")
@@ -447,9 +461,7 @@ mod tests {
             assert!(lost, "{report}");
             return;
         }
-        if abi() < 6 {
-            skip!(test, "Landlock ABI {}", abi());
-        }
+        needs!(test, 6);
         let stack = "import ctypes,os,sys\n\
             c=ctypes.CDLL(None,use_errno=True)\n\
             c.prctl(38,1,0,0,0)\n\
@@ -464,18 +476,14 @@ mod tests {
 
     #[test]
     fn audit_flags_are_passed_on() {
-        if abi() < 7 {
-            skip!("audit_flags_are_passed_on", "Landlock ABI {}", abi());
-        }
+        needs!("audit_flags_are_passed_on", 7);
         let report = report(&build(alone(rules().log(AuditLog::NEW_EXEC_ON | AuditLog::SUBDOMAINS_OFF))));
         assert_eq!(report.landlock.expect("a domain").log, AuditLog::NEW_EXEC_ON | AuditLog::SUBDOMAINS_OFF);
     }
 
     #[test]
     fn scopes_alone_leave_files_and_mounts_alone() {
-        if abi() < 6 {
-            skip!("scopes_alone_leave_files_and_mounts_alone", "Landlock ABI {}", abi());
-        }
+        needs!("scopes_alone_leave_files_and_mounts_alone", 6);
         let sandbox = build(sandbox().landlock(Landlock::new().scope(Scopes::all())));
         let files = report(&sandbox).landlock.expect("a domain").files;
         assert_eq!(files, AccessFs::empty());

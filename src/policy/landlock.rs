@@ -84,6 +84,7 @@ pub(crate) enum StandIn {
 /// use ringfence::{AccessFs, Landlock, Namespaces, Sandbox, Verdict};
 ///
 /// # fn main() -> ringfence::Result<()> {
+/// # if ringfence::Host::probe().landlock_abi().is_none() { return Ok(()) }
 /// // No namespace, no root: Landlock is the fence.
 /// let system = ["/usr", "/bin", "/lib", "/lib64"];
 /// let rules = system.into_iter().fold(Landlock::closed().floor(1), |rules, path| {
@@ -106,6 +107,7 @@ pub(crate) enum StandIn {
 /// use ringfence::{Landlock, Namespaces, Sandbox};
 ///
 /// # fn main() -> ringfence::Result<()> {
+/// # if ringfence::Host::probe().landlock_abi().is_none() { return Ok(()) }
 /// let sandbox = Sandbox::builder()
 ///     .system_read_only()
 ///     .namespaces([Namespaces::STANDARD, Namespaces::empty()])

@@ -1,5 +1,7 @@
 //! Landlock's rows on kernels of every version: what is handled, what is refused, what is said.
 
+use std::path::PathBuf;
+
 use super::super::Plan;
 use super::super::compile;
 use crate::error::Error;
@@ -8,6 +10,7 @@ use crate::error::Mistake;
 use crate::error::Step;
 use crate::host::Answer;
 use crate::host::Host;
+use crate::policy::Access;
 use crate::policy::AccessFs;
 use crate::policy::AccessNet;
 use crate::policy::AuditLog;
@@ -64,7 +67,7 @@ fn a_required_right_that_the_kernel_lacks_is_named_with_its_version() {
         }
     }
     let log = Landlock::new().files(AccessFs::READ).log(AuditLog::NEW_EXEC_ON);
-    assert!(alone(Some(6), log.clone()).is_err());
+    alone(Some(6), log.clone()).expect_err("flags that came with ABI 7");
     let plan = alone(Some(7), log).expect("ABI 7");
     assert!(calls(&plan, "landlock_restrict_self")[0].contains("NEW_EXEC_ON"));
 }
@@ -119,9 +122,9 @@ fn a_domain_needs_no_new_privs_or_cap_sys_admin() {
     assert!(plan.notes.iter().any(|note| note.contains("no Landlock domain")), "{:?}", plan.notes);
     let set = Namespaces::STANDARD;
     let keeps = free().capabilities([Capability::SysAdmin]).landlock(rules()).policy().expect("a policy");
-    assert!(compile(&keeps, &Host::ideal(), set).is_ok());
+    compile(&keeps, &Host::ideal(), set).expect("CAP_SYS_ADMIN is kept");
     let inherited = free().landlock(rules()).policy().expect("a policy");
-    assert!(compile(&inherited, &Host::ideal().with_no_new_privs(Answer::Yes), set).is_ok());
+    compile(&inherited, &Host::ideal().with_no_new_privs(Answer::Yes), set).expect("no_new_privs is inherited");
 }
 
 #[test]
@@ -140,7 +143,7 @@ fn mounts_are_mirrored_and_without_a_mount_namespace_only_under_their_own_names(
     let rules = Landlock::from_mounts().in_place_of_mounts();
     let builder = Builder::default()
         .system_read_only()
-        .bind("/srv/a", "/srv/b", crate::policy::Access::ReadWrite)
+        .bind("/srv/a", "/srv/b", Access::ReadWrite)
         .namespaces([Namespaces::STANDARD, Namespaces::empty()])
         .landlock(rules);
     let policy = builder.policy().expect("a policy");
@@ -149,7 +152,7 @@ fn mounts_are_mirrored_and_without_a_mount_namespace_only_under_their_own_names(
         plan.landlock.expect("Landlock").paths.iter().map(|rule| rule.path.clone()).collect::<Vec<_>>()
     };
     let (inside, outside) = (paths(Namespaces::STANDARD), paths(Namespaces::empty()));
-    let has = |list: &[std::path::PathBuf], path: &str| list.iter().any(|other| other.as_os_str() == path);
+    let has = |list: &[PathBuf], path: &str| list.iter().any(|other| other.as_os_str() == path);
     for path in ["/", "/usr", "/srv/b", "/tmp", "/proc", "/dev"] {
         assert!(has(&inside, path), "{path}");
     }
