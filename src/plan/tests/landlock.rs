@@ -124,7 +124,8 @@ fn a_domain_needs_no_new_privs_or_cap_sys_admin() {
     let keeps = free().capabilities([Capability::SysAdmin]).landlock(rules()).policy().expect("a policy");
     compile(&keeps, &Host::ideal(), set).expect("CAP_SYS_ADMIN is kept");
     let inherited = free().landlock(rules()).policy().expect("a policy");
-    compile(&inherited, &Host::ideal().with_no_new_privs(Answer::Yes), set).expect("no_new_privs is inherited");
+    compile(&inherited, &Host::ideal().with_no_new_privs(Answer::Yes), set)
+        .expect("no_new_privs is inherited");
 }
 
 #[test]
