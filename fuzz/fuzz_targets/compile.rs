@@ -3,9 +3,10 @@
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
+use ringfence::host::{Features, IdExtent, IdMap};
 use ringfence::{
-    Access, Builder, Capabilities, Features, Host, IdExtent, IdMap, IdRange, Init, Launch, Mapping, Mount,
-    MountKind, Namespaces, ProcMount, ProcRung, Resource, Sandbox, TimeOffsets, Tmpfs, prefer,
+    Access, Builder, Capabilities, Host, IdRange, Init, Launch, Mapping, Mount, MountKind, Namespaces,
+    ProcMount, ProcRung, Resource, Sandbox, TimeOffsets, Tmpfs, prefer,
 };
 
 fuzz_target!(|bytes: &[u8]| {
@@ -41,7 +42,10 @@ fn mount(input: &mut Unstructured<'_>) -> Result<Mount> {
         0 => Mount::bind(source, target).access(access),
         1 => Mount::bind(source, target).mirror().access(access),
         2 => Mount::bind(source, target).if_exists().no_exec(),
-        3 => Mount::tmpfs(target, Tmpfs { size: input.arbitrary()?, mode: input.arbitrary()?, ..Tmpfs::default() }),
+        3 => Mount::tmpfs(
+            target,
+            Tmpfs { size: input.arbitrary()?, mode: input.arbitrary()?, ..Tmpfs::default() },
+        ),
         4 => Mount::new(target, MountKind::Directory(input.arbitrary()?)),
         5 => Mount::new(target, MountKind::Symlink(source.into())),
         6 => Mount::new(target, MountKind::Device),
@@ -99,7 +103,8 @@ fn builder(input: &mut Unstructured<'_>) -> Result<Builder> {
     builder = builder.limit(Resource::Stack, prefer(input.arbitrary::<u64>()?));
     builder = builder.ids(input.arbitrary()?, input.arbitrary()?).nice(prefer(input.arbitrary()?));
     if input.arbitrary()? {
-        builder = builder.time_offsets(TimeOffsets { monotonic: input.arbitrary()?, boottime: input.arbitrary()? });
+        builder =
+            builder.time_offsets(TimeOffsets { monotonic: input.arbitrary()?, boottime: input.arbitrary()? });
     }
     if input.arbitrary()? {
         builder = builder.init(Init::Program).share_session().hostname(input.arbitrary::<&str>()?);
@@ -118,7 +123,11 @@ fn host(input: &mut Unstructured<'_>) -> Result<Host> {
     }
     if input.arbitrary()? {
         let mut map = || -> Result<IdMap> {
-            let extent = |range: IdRange| IdExtent { inside: range.inside, outside: range.outside, count: range.count };
+            let extent = |range: IdRange| IdExtent {
+                inside: range.inside,
+                outside: range.outside,
+                count: range.count,
+            };
             Ok(IdMap::new(ranges(input)?.into_iter().map(extent)))
         };
         host = host.with_id_maps(Some(map()?), Some(map()?));

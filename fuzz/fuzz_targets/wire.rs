@@ -11,7 +11,13 @@ mod wire;
 fuzz_target!(|bytes: &[u8]| {
     match wire::Message::from_bytes(bytes) {
         Some(message) => assert_eq!(message.to_bytes(), bytes),
-        None => assert!(bytes.len() != wire::MESSAGE_SIZE || bytes[4..] != *b"CNFR" || bytes[0] == 0 || bytes[0] > 4 || bytes[1..4] != [0; 3]),
+        None => assert!(
+            bytes.len() != wire::MESSAGE_SIZE
+                || bytes[4..] != *b"CNFR"
+                || bytes[0] == 0
+                || bytes[0] > 4
+                || bytes[1..4] != [0; 3]
+        ),
     }
     match Insn::from_bytes(bytes) {
         Some(insn) => assert_eq!(insn.to_bytes()[..], bytes[..INSN_SIZE]),
