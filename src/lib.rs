@@ -61,16 +61,19 @@ pub use error::{
 pub use host::{Host, doctor};
 pub use plan::Plan;
 pub use policy::{
-    Absence, Access, Bind, Builder, Capabilities, Capability, Execution, FileItem, Hardening, IdRange,
-    Identity, Init, Launch, Limit, Mapping, Mount, MountKind, NamespaceSets, Namespaces, Need, NewPrivileges,
-    Policy, ProcMount, ProcRung, Resource, Root, Session, Source, Submounts, TimeOffsets, Tmpfs, Wanted,
-    prefer,
+    Absence, Access, AccessFs, AccessNet, AuditLog, Bind, Builder, Capabilities, Capability, Execution,
+    FileItem, Hardening, IdRange, Identity, Init, Landlock, Launch, Limit, Mapping, Mount, MountKind,
+    NamespaceSets, Namespaces, Need, NewPrivileges, Policy, ProcMount, ProcRung, Resource, Root, Scopes,
+    Session, Source, Submounts, TimeOffsets, Tmpfs, Wanted, prefer,
 };
 pub use process::{
     Child, ChildStderr, ChildStdin, ChildStdout, Command, Core, ExitStatus, Held, Outcome, Sandbox, Stdio,
     Usage, Verdict,
 };
-pub use spawn::{Enforcement, LaunchMethod, Missing, NamespaceState};
+pub use spawn::{
+    Enforcement, LandlockPath, LandlockPathState, LandlockPort, LandlockState, LaunchMethod, Missing,
+    NamespaceState,
+};
 
 /// For the crate's own tests: no promise is made about anything in it.
 #[doc(hidden)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::capability::Capabilities;
 use super::check;
 use super::identity::{Identity, Mapping};
+use super::landlock::Landlock;
 use super::limit::{Limit, Resource};
 use super::mount::{Access, FileItem, Mount, MountKind, ProcMount, Root, Source, Tmpfs};
 use super::namespace::{NamespaceSets, Namespaces};
@@ -49,6 +50,7 @@ impl Default for Builder {
             capabilities: Capabilities::NONE,
             limits: vec![core],
             hardening: Hardening::default(),
+            landlock: None,
             init: Init::default(),
             launch: Launch::default(),
             setup_timeout: Duration::from_secs(10),
@@ -234,6 +236,11 @@ impl Builder {
             policy.limits.retain(|other| other.resource != limit.resource);
             policy.limits.push(limit);
         })
+    }
+
+    /// A Landlock domain around the program and its init. Default none: [`Landlock`] says why.
+    pub fn landlock(self, landlock: Landlock) -> Self {
+        self.set(|policy| policy.landlock = Some(landlock))
     }
 
     /// Who is PID 1.

@@ -4,6 +4,7 @@ mod builder;
 mod capability;
 mod check;
 mod identity;
+mod landlock;
 mod limit;
 mod mount;
 mod namespace;
@@ -11,6 +12,8 @@ mod preset;
 mod process;
 mod wanted;
 
+pub use self::landlock::{AccessFs, AccessNet, AuditLog, Landlock, Scopes};
+pub(crate) use self::landlock::{Handled, Rights, rules as landlock_rules};
 pub use builder::Builder;
 pub use capability::{Capabilities, Capability};
 pub use identity::{IdRange, Identity, Mapping};
@@ -39,6 +42,7 @@ pub struct Policy {
     pub(crate) capabilities: Capabilities,
     pub(crate) limits: Vec<Limit>,
     pub(crate) hardening: Hardening,
+    pub(crate) landlock: Option<Landlock>,
     pub(crate) init: Init,
     pub(crate) launch: Launch,
     pub(crate) setup_timeout: Duration,
@@ -61,6 +65,12 @@ impl Policy {
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
         self.capabilities
+    }
+
+    /// The Landlock domain, if one is wanted.
+    #[must_use]
+    pub fn landlock(&self) -> Option<&Landlock> {
+        self.landlock.as_ref()
     }
 
     /// Who the program is, inside and outside.

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
+use super::landlock::LandlockState;
 use crate::error::{Attempt, Object, Step, errno_text};
 use crate::host::CapabilitySets;
 use crate::policy::{Capabilities, Namespaces};
@@ -70,6 +71,8 @@ pub struct Enforcement {
     pub absent: Vec<PathBuf>,
     /// Preferred items that the kernel refused.
     pub missing: Vec<Missing>,
+    /// The Landlock domain, as the kernel took it call by call: no file of the kernel's shows one. `None` where there is none.
+    pub landlock: Option<LandlockState>,
     /// What this sandbox does not promise on this host, in words.
     pub notes: Vec<String>,
 }
@@ -112,6 +115,9 @@ impl Display for Enforcement {
         writeln!(f, "host ids      {}:{} groups {:?}", id(self.host_uid), id(self.host_gid), self.groups)?;
         if let Some(filters) = self.seccomp_filters {
             writeln!(f, "seccomp       {filters} filters")?;
+        }
+        if let Some(landlock) = &self.landlock {
+            write!(f, "{landlock}")?;
         }
         for (object, choice) in &self.choices {
             writeln!(f, "{object}  {choice}")?;

@@ -62,12 +62,13 @@ pub(super) fn all() -> Vec<Case> {
 /// The features that Linux 5.10 had.
 fn linux_5_10() -> Host {
     let later = Features::CLOSE_RANGE_CLOEXEC | Features::MOUNT_SETATTR | Features::TIME_NS_ON_EXEC;
-    Host::ideal().with_kernel(KernelVersion::new(5, 10, 0)).without_features(later)
+    Host::ideal().with_kernel(KernelVersion::new(5, 10, 0)).with_landlock_abi(None).without_features(later)
 }
 
 fn ubuntu_24_04() -> Host {
     Host::ideal()
         .with_kernel(KernelVersion::new(6, 8, 0))
+        .with_landlock_abi(Some(4))
         .with_apparmor_label("unconfined")
         .with_sysctl(Sysctl::ApparmorRestrictUnprivilegedUserns, Some(1))
 }

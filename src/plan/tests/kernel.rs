@@ -18,7 +18,7 @@ const ORPHAN_PID: i64 = 3;
 type Answer = Result<i64, i32>;
 
 /// Calls that have no result worth a script.
-const PLAIN: [i64; 36] = [
+const PLAIN: [i64; 38] = [
     libc::SYS_umount2,
     libc::SYS_pivot_root,
     libc::SYS_chdir,
@@ -52,6 +52,8 @@ const PLAIN: [i64; 36] = [
     libc::SYS_fchmodat,
     libc::SYS_unlinkat,
     libc::SYS_getresuid,
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_restrict_self,
     libc::SYS_gettid,
     libc::SYS_set_robust_list,
     libc::SYS_fchownat,
@@ -80,6 +82,8 @@ fn descriptors(nr: i64) -> &'static [usize] {
         | libc::SYS_recvfrom
         | libc::SYS_fcntl
         | libc::SYS_dup3
+        | libc::SYS_landlock_add_rule
+        | libc::SYS_landlock_restrict_self
         | libc::SYS_fchownat
         | libc::SYS_unlinkat => &[0],
         libc::SYS_symlinkat => &[1],
@@ -215,6 +219,7 @@ fn opening(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Option<Answer> {
         }
         libc::SYS_fsopen | libc::SYS_fsmount => (What::Other, args[1] & 1 == 1),
         libc::SYS_socket => (What::Other, has(args[1], libc::SOCK_CLOEXEC)),
+        libc::SYS_landlock_create_ruleset => (What::Other, true),
         libc::SYS_signalfd4 => (What::Other, has(args[3], libc::SFD_CLOEXEC)),
         _ => return None,
     };

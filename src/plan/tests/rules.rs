@@ -119,6 +119,7 @@ fn privileges(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
     if launch.policy.hardening.no_new_privs == NewPrivileges::Never {
         need(broken, "PR_SET_NO_NEW_PRIVS", done.prctl(libc::PR_SET_NO_NEW_PRIVS, 1));
     }
+    landlocked(launch, done, broken);
     if launch.plan.bounds {
         let drop = bits(libc::PR_CAPBSET_DROP);
         let dropped = done.events.iter().filter(prctl).filter(|event| event.args[0] == drop);
@@ -223,6 +224,14 @@ fn descriptors(launch: &Launch<'_>, world: &Scripted, broken: &mut Vec<String>) 
     broken.extend(strays.map(|(number, _)| format!("the caller's descriptor {number} is open in the child")));
 }
 
+/// A required domain is around the process.
+fn landlocked(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
+    let required = launch.policy.landlock().is_some_and(|landlock| !landlock.files.required.is_empty());
+    if required {
+        need(broken, "landlock_restrict_self", done.last(libc::SYS_landlock_restrict_self, |_| true));
+    }
+}
+
 /// What holds where init has served and ends.
 pub(super) fn at_exit(launch: &Launch<'_>, world: &Scripted) -> Vec<String> {
     let mut broken = Vec::new();
@@ -244,6 +253,7 @@ pub(super) fn at_exit(launch: &Launch<'_>, world: &Scripted) -> Vec<String> {
     if launch.policy.hardening.no_new_privs == NewPrivileges::Never {
         need(&mut broken, "PR_SET_NO_NEW_PRIVS", done.prctl(libc::PR_SET_NO_NEW_PRIVS, 1));
     }
+    landlocked(launch, &done, &mut broken);
     if !world.script.caller_dies {
         let passed = |event: &Event| {
             event.args[0].cast_signed() == PROGRAM_PID && event.args[1] == bits(libc::SIGTERM)
