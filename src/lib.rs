@@ -10,6 +10,39 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # From policy to program
+//!
+//! A [`Builder`] collects a [`Policy`]: plain data, every mistake reported at once. [`Builder::build`] looks at the machine
+//! ([`Host`]) and compiles the policy into one [`Plan`] for each of its namespace sets: a table of kernel calls, which
+//! prints as a dry run ([`Command::explain`]). A [`Sandbox`] is that, reusable and shared between threads.
+//!
+//! [`Command::spawn`] runs the table in a child that has an address space of its own (a tiny image in a sealed memfd,
+//! executed in a short vfork window; or a copy of the caller where the host executes no memfd). Its cost does not grow with
+//! the caller's memory, and nothing that befalls it reaches the caller. When the child is set up and confined, the caller
+//! reads back from the kernel what holds ([`Enforcement`]) and only then lets it become the program. `Ok` means that
+//! `execve` has happened; [`Command::spawn_held`] stops one step before.
+//!
+//! # What a fresh builder holds
+//!
+//! New user, mount, pid, network, IPC, UTS and cgroup namespaces; an empty read-only root; an unprivileged id on the host,
+//! also where the caller is root; no capability; `no_new_privs`; a session and a session keyring of its own; an empty
+//! environment; `/dev/null` for the standard streams; no other descriptor; a PID 1 that reaps and forwards signals. All of
+//! it is required: what cannot be had is an [`Error`] with step, object, call, errno, cause and remedy. An item wrapped in
+//! [`prefer`] may be missing, and then stands in [`Enforcement::missing`].
+//!
+//! # Threads and process-wide things
+//!
+//! The crate changes nothing of its caller: no directory, mask, environment, signal, mount or id. It keeps at most two threads
+//! of its own, made when they are first needed: `ringfence-watch` ends a child that was stopped in the window, and
+//! `ringfence` clones programs that are PID 1 themselves ([`Init::Program`]), as the kernel ties their life to the thread
+//! that cloned them.
+//!
+//! # Kernels
+//!
+//! Linux 5.10 and later, on x86_64, aarch64 and riscv64. Calls that are absent or filtered are done without where the same
+//! fence can be had: `clone3` by `clone`, `openat2` by a walk without symlinks, `close_range` one by one, the mount calls on
+//! descriptors by mount(2), `mount_setattr` by a remount of each mount.
 #![cfg(target_os = "linux")]
 
 mod error;
@@ -28,16 +61,20 @@ pub use error::{
 pub use host::{Host, doctor};
 pub use plan::Plan;
 pub use policy::{
-    Absence, Access, Action, Architecture, Argument, Bind, Builder, Capabilities, Capability, Condition,
-    Execution, FileItem, Filter, Hardening, IdRange, Identity, Init, Launch, Limit, Mapping, Mount,
-    MountKind, NamespaceSets, Namespaces, Need, NewPrivileges, Policy, ProcMount, ProcRung, Resource, Root,
-    Rule, Session, Source, Submounts, TimeOffsets, Tmpfs, Wanted, Width, prefer,
+    Absence, Access, AccessFs, AccessNet, Action, Architecture, Argument, AuditLog, Bind, Builder,
+    Capabilities, Capability, Condition, Execution, FileItem, Filter, Hardening, IdRange, Identity, Init,
+    Landlock, Launch, Limit, Mapping, Mount, MountKind, NamespaceSets, Namespaces, Need, NewPrivileges,
+    Policy, ProcMount, ProcRung, Resource, Root, Rule, Scopes, Session, Source, Submounts, TimeOffsets,
+    Tmpfs, Wanted, Width, prefer,
 };
 pub use process::{
     Child, ChildStderr, ChildStdin, ChildStdout, Command, Core, ExitStatus, Held, Outcome, Sandbox, Stdio,
     Usage, Verdict,
 };
-pub use spawn::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState};
+pub use spawn::{
+    Enforcement, FilterState, LandlockPath, LandlockPathState, LandlockPort, LandlockState, LaunchMethod,
+    Missing, NamespaceState,
+};
 
 /// For the crate's own tests: no promise is made about anything in it.
 #[doc(hidden)]

@@ -62,8 +62,8 @@ mod tests {
     fn files_on_the_host_belong_to_the_host_ids() {
         let scratch = Scratch::new();
         let work = scratch.directory("work");
-        let mut command = build(sandbox().bind(&work, "/work", Access::ReadWrite)).command("sh");
-        command.args(["-c", "touch /work/x; read y"]).stdin(Stdio::piped());
+        let mut command = build(sandbox().bind(&work, "/job", Access::ReadWrite)).command("sh");
+        command.args(["-c", "touch /job/x; read y"]).stdin(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{error:#}"));
         let (uid, gid) = (child.enforcement().host_uid, child.enforcement().host_gid);
         drop(child.stdin.take());

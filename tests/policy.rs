@@ -6,8 +6,9 @@ mod tests {
     use std::path::Path;
 
     use ringfence::{
-        Builder, ErrorKind, FileItem, Host, IdRange, Init, Limit, Mapping, Mistake, Mount, MountKind,
-        NamespaceSets, Namespaces, Need, ProcMount, ProcRung, Resource, Sandbox, TimeOffsets, Tmpfs, prefer,
+        AccessFs, Builder, ErrorKind, FileItem, Host, IdRange, Init, Landlock, Limit, Mapping, Mistake,
+        Mount, MountKind, NamespaceSets, Namespaces, Need, ProcMount, ProcRung, Resource, Sandbox,
+        TimeOffsets, Tmpfs, prefer,
     };
 
     fn builder() -> Builder {
@@ -107,8 +108,26 @@ mod tests {
         ]
     }
 
+    fn wrong_landlock() -> Vec<Wrong> {
+        let many = (0..1_001).fold(Landlock::closed(), |rules, port| rules.connect_tcp(port));
+        let weak = Landlock::from_mounts().preferred().in_place_of_mounts();
+        let files = || Landlock::new().files(AccessFs::EXECUTE);
+        vec![
+            (builder().landlock(Landlock::new()), "EmptyLandlock", &["handles nothing"]),
+            (builder().landlock(files().connect_tcp(7)), "LandlockRuleUnhandled", &["port 7", "CONNECT_TCP"]),
+            (
+                builder().landlock(files().allow("/a", AccessFs::READ)),
+                "LandlockRuleUnhandled",
+                &["\"/a\"", "READ_FILE"],
+            ),
+            (builder().landlock(files().allow("a", AccessFs::EXECUTE)), "BadPath", &["\"a\"", "absolute"]),
+            (builder().landlock(many), "TooManyLandlockRules", &["1001", "1000"]),
+            (builder().landlock(weak), "WeakStandIn", &["ABI 1"]),
+        ]
+    }
+
     fn all_wrong() -> Vec<Wrong> {
-        [wrong_mounts(), wrong_namespaces(), wrong_ids(), wrong_process()].concat()
+        [wrong_mounts(), wrong_namespaces(), wrong_ids(), wrong_process(), wrong_landlock()].concat()
     }
 
     fn mistakes(builder: &Builder) -> (Vec<Mistake>, String) {

@@ -33,6 +33,14 @@ pub enum Mistake {
     TimeNamespaceWithoutOffsets,
     #[error("a mount tree needs a mount namespace, and the set {set} has none")]
     TreeWithoutMountNamespace { set: String },
+    #[error("the Landlock domain handles nothing: name rights of files or TCP ports, or scopes")]
+    EmptyLandlock,
+    #[error("Landlock: {what} allows {rights}, none of which is handled: it would be free everywhere")]
+    LandlockRuleUnhandled { what: String, rights: String },
+    #[error("{count} Landlock rules, at most {most}")]
+    TooManyLandlockRules { count: usize, most: usize },
+    #[error("in place of mounts Landlock has to handle, required, every right of files that ABI 1 knows")]
+    WeakStandIn,
     #[error("{what} {value:?}: 1 to {most} bytes without a NUL")]
     BadName { what: &'static str, value: String, most: usize },
     #[error("uid or gid 4294967295 means \"no change\" to the kernel and cannot be used")]

@@ -62,6 +62,8 @@ pub enum Step {
     Capabilities,
     /// `no_new_privs`.
     NoNewPrivs,
+    /// The Landlock domain.
+    Landlock,
     /// Signal dispositions and mask.
     Signals,
     /// The process that is PID 1.
@@ -112,6 +114,7 @@ impl Display for Step {
             Self::Ids => "ids",
             Self::Capabilities => "capabilities",
             Self::NoNewPrivs => "no_new_privs",
+            Self::Landlock => "landlock",
             Self::Signals => "signals",
             Self::Init => "init",
             Self::Descriptors => "descriptor",

@@ -22,6 +22,9 @@ use super::sysctl::Sysctl;
 /// CAP_CHECKPOINT_RESTORE, the last capability since Linux 5.9.
 const LAST_CAPABILITY: u32 = 40;
 
+/// Of Linux 6.12.
+const LANDLOCK_ABI: u32 = 6;
+
 /// A root file system with a writable /proc that nothing hides.
 const MOUNTS: &str = "\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -62,6 +65,7 @@ impl Host {
             mounts: Some(MountTable::parse(MOUNTS)),
             process_limits: ProcessLimits::default(),
             key_usage: None,
+            landlock_abi: Some(LANDLOCK_ABI),
         }
     }
 
@@ -226,6 +230,13 @@ impl Host {
     #[must_use]
     pub fn with_process_limits(mut self, limits: ProcessLimits) -> Self {
         self.process_limits = limits;
+        self
+    }
+
+    /// With this version of Landlock; `None` for a kernel without it.
+    #[must_use]
+    pub fn with_landlock_abi(mut self, abi: Option<u32>) -> Self {
+        self.landlock_abi = abi;
         self
     }
 

@@ -67,6 +67,7 @@ impl Diagnosis {
             findings.extend([rights(&host), id_range(&host), fresh_proc(&host)]);
         }
         findings.push(image(&host));
+        findings.push(landlock(&host));
         findings.extend(NAMES.iter().map(|(feature, name, _)| call(&host, *feature, name)));
         Self { host, findings }
     }
@@ -182,6 +183,16 @@ fn image(host: &Host) -> Finding {
     let absent = (Features::EXECUTABLE_MEMFD | Features::EXECVEAT).difference(host.features());
     let causes = without_features(host, absent);
     Finding::new(subject, Answer::No).with_detail("it runs in a copy of the caller instead").because(causes)
+}
+
+fn landlock(host: &Host) -> Finding {
+    match host.landlock_abi() {
+        Some(abi) => Finding::new("Landlock", Answer::Yes).with_detail(format!("ABI {abi}")),
+        None => {
+            let (what, since, running) = ("Landlock", "5.13", host.kernel().to_string());
+            Finding::new(what, Answer::No).because(vec![Cause::KernelLacks { what, since, running }])
+        }
+    }
 }
 
 fn call(host: &Host, feature: Features, name: &str) -> Finding {

@@ -87,6 +87,7 @@ pub struct Host {
     mounts: Option<MountTable>,
     process_limits: ProcessLimits,
     key_usage: Option<KeyUsage>,
+    landlock_abi: Option<u32>,
 }
 
 impl Host {
@@ -222,6 +223,13 @@ impl Host {
     #[must_use]
     pub fn process_limits(&self) -> &ProcessLimits {
         &self.process_limits
+    }
+
+    /// The version of Landlock that the kernel offers; `None` where it has none, is told to do without it, or where a filter
+    /// hides it. landlock_create_ruleset(2), `LANDLOCK_CREATE_RULESET_VERSION`.
+    #[must_use]
+    pub fn landlock_abi(&self) -> Option<u32> {
+        self.landlock_abi
     }
 
     /// What the caller's user uses of its key quota.

@@ -9,6 +9,7 @@ use nix::sys::prctl::get_no_new_privs;
 use nix::sys::utsname::uname;
 
 use crate::sys::can_clone_trees;
+use crate::sys::landlock_abi;
 use crate::sys::last_capability;
 use crate::sys::probe_call;
 
@@ -77,6 +78,7 @@ impl Host {
             process_limits: process_limit::processes(cgroup.as_deref(), mounts.as_ref()),
             key_usage: read::text("/proc/key-users")
                 .and_then(|text| process_limit::key_usage(&text, identity.uid.real)),
+            landlock_abi: landlock_abi().ok(),
             mounts,
             host_root: host_root(identity.uid.effective),
             identity,

@@ -4,7 +4,7 @@ use super::asm::{Call, Cell, fd, num, sym};
 use super::context::{Context, u64_of};
 use super::identity::{self, IdPlan};
 use super::seccomp::{self, Attach};
-use super::{Plan, capability, gate, init, knob, mount, process, root};
+use super::{Plan, capability, gate, init, knob, landlock, mount, process, root};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::host::{Features, Host};
 use crate::machine::image::{EARLY_ARGV, EARLY_ENVP};
@@ -86,6 +86,8 @@ pub(crate) fn compile(policy: &Policy, host: &Host, set: Namespaces) -> Result<P
     capability::rest(context);
     // After the last step that could gain anything; before Landlock and seccomp, which ask for it.
     process::no_new_privs(context);
+    // The paths are those inside, reached with the program's ids; a domain may not mount, and nothing below opens a file.
+    landlock::domain(context)?;
     // A change of ids clears PDEATHSIG (prctl(2)), and the caller may have died before it was set: once more.
     process::tether(context);
     // Dispositions as a fresh program expects them; everything stays blocked until exec.
@@ -164,7 +166,7 @@ fn shared(context: &mut Context<'_>) {
 fn tree(context: &mut Context<'_>) -> Result<()> {
     // Recursively, before any mount.
     root::private_propagation(context);
-    root::mount_root(context);
+    root::mount_root(context)?;
     if needs_blank(context.policy) {
         root::blank(context);
     }
@@ -203,6 +205,7 @@ fn finish(context: &mut Context<'_>, ids: IdPlan, copy_entry: usize, filter: Opt
         late_limits: done.late_limits,
         filter,
         acts: done.acts,
+        landlock: done.landlock,
         copy_entry,
         tail_at: done.brief_next.next_multiple_of(64),
         carried,

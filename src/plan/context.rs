@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 
 use super::asm::{Assembler, Call, Cell, Operand, cwd, fd, num, sym};
 use super::facts;
+use super::landlock::LandlockPlan;
 use super::tail::LateLimit;
 use crate::error::{Object, Step};
 use crate::host::{Features, Host};
@@ -136,6 +137,7 @@ pub(crate) struct Context<'a> {
     pub(crate) notes: Vec<String>,
     pub(crate) late_limits: Vec<LateLimit>,
     pub(crate) acts: Vec<Act>,
+    pub(crate) landlock: Option<LandlockPlan>,
     pub(crate) brief_next: u32,
     pub(crate) trees: i32,
     /// The new root.
@@ -168,6 +170,7 @@ impl<'a> Context<'a> {
             notes: Vec::new(),
             late_limits: Vec::new(),
             acts: Vec::new(),
+            landlock: None,
             brief_next: SOURCES,
             trees: 0,
             root,

@@ -12,6 +12,7 @@ mod gate;
 mod identity;
 mod init;
 mod knob;
+mod landlock;
 mod mount;
 mod proc;
 mod process;
@@ -22,6 +23,7 @@ mod tail;
 mod tests;
 mod window;
 
+pub(crate) use self::landlock::{LandlockPlan, PathPlan};
 pub(crate) use asm::{Cell, Code, Op};
 pub(crate) use compile::{BRIEF_SPAN, compile};
 pub(crate) use context::{Act, ActKind, Item, ItemKind, Recursive, SourceHow, SourcePlan};
@@ -51,6 +53,8 @@ pub struct Plan {
     pub(crate) filter: Option<Attach>,
     /// What the caller does once the child is confined.
     pub(crate) acts: Vec<Act>,
+    /// What is handled, and where the outcome of each rule stands.
+    pub(crate) landlock: Option<LandlockPlan>,
     /// The first row for a child that is a copy: behind the rows that set an image up.
     pub(crate) copy_entry: usize,
     /// Where the tail begins in the brief.

@@ -86,6 +86,9 @@ pub(super) fn mounts(context: &mut Context<'_>) -> Result<()> {
             let why = "it would be made in a tree of the host, or in something that stands in one: bind it, or use an empty root";
             return Err(Error::new(ErrorKind::InvalidPolicy, Step::Mount, object).detail(why));
         }
+        if let MountKind::Bind(bind) = mount.kind() {
+            attach::can_restrict(context, &bind.source, bind.submounts, &object)?;
+        }
         let step = step(mount.kind());
         if ground == Ground::Own {
             context.asm.step(step, object.clone());
@@ -243,12 +246,14 @@ fn filesystem(context: &mut Context<'_>, tmpfs: &Tmpfs, target: &Path, ground: G
 /// program's.
 fn give(context: &mut Context<'_>, target: &Path) {
     let Some((uid, gid)) = context.owner.clone() else { return };
+    let escape = context.asm.enter_required();
     attach::open_at(context, &At::Path(target));
     let at = context.target;
     let (empty, flags) = (context.asm.string(b""), sym(u64_of(libc::AT_EMPTY_PATH), "AT_EMPTY_PATH"));
     let call = Call::new(libc::SYS_fchownat, "fchownat").arg(at.word()).arg(empty).arg(uid).arg(gid);
     context.asm.call(call.arg(flags));
     context.close(at);
+    context.asm.leave_required(escape);
 }
 
 /// Hides what is there: a copy of the blank directory or file over it.

@@ -121,12 +121,15 @@ fn of_host(context: &mut Context<'_>, target: &Path, otherwise: Option<Label>) {
     let bound = Bound { attributes: Attributes::PROC_READ_ONLY, recursive: Recursive::Yes, path };
     attach::bind(context, from, &bound, &at);
     context.close(from);
+    // It is attached: what is missing of it from here on would be missing from the fence.
+    let escape = context.asm.enter_required();
     let proc = context.asm.cell("proc");
     attach::open_at(context, &at);
     let target = context.target;
     context.asm.set(proc, &target.word(), &num(0));
     restrict(context, proc);
     context.close(proc);
+    context.asm.leave_required(escape);
 }
 
 /// Looks for an entry of `/proc`; where it does not exist there is nothing to cover.

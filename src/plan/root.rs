@@ -6,8 +6,8 @@ use super::context::{Context, Recursive, SourceHow, tree_fd, u64_of};
 use super::mount::attach::{At, Bound, Fresh};
 use super::mount::classic::RootOf;
 use super::mount::{Attributes, attach, classic};
-use crate::error::{Object, Step};
-use crate::policy::{Access, Root, Source, Tmpfs};
+use crate::error::{Object, Result, Step};
+use crate::policy::{Access, Root, Source, Submounts, Tmpfs};
 
 /// From here on nothing that is mounted inside is seen outside, and the reverse.
 pub(super) fn private_propagation(context: &mut Context<'_>) {
@@ -55,21 +55,26 @@ fn over_old_root(context: &mut Context<'_>, tree: &Operand) {
 
 /// Mounts the new root over the old one. Paths that start at the process's root still lead to the old one, the descriptor
 /// to the new; no directory of the host is needed.
-pub(super) fn mount_root(context: &mut Context<'_>) {
+pub(super) fn mount_root(context: &mut Context<'_>) -> Result<()> {
     match context.policy.root.clone() {
         Root::Empty { tmpfs, .. } => {
             context.asm.step(Step::Root, "tmpfs");
             let options = tmpfs_options(&tmpfs);
             let what = Fresh { kind: "tmpfs", options: &options, attributes: Attributes::PLAIN };
             if !attach::by_descriptor(context) {
-                return classic::root(context, &RootOf::Fresh(what));
+                classic::root(context, &RootOf::Fresh(what));
+                return Ok(());
             }
             attach::make(context, &what, None);
             let tree = context.tree.word();
             over_old_root(context, &tree);
         }
-        Root::Directory { source, access } => directory(context, source, access),
+        Root::Directory { source, access } => {
+            attach::can_restrict(context, &source, Submounts::Include, &root_object(&source, access))?;
+            directory(context, source, access);
+        }
     }
+    Ok(())
 }
 
 fn directory(context: &mut Context<'_>, source: Source, access: Access) {

@@ -5,6 +5,7 @@ mod findings;
 mod golden;
 mod hosts;
 mod kernel;
+mod landlock;
 mod launch;
 mod mutation;
 mod policies;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::capability::Capabilities;
 use super::check;
 use super::identity::{Identity, Mapping};
+use super::landlock::Landlock;
 use super::limit::{Limit, Resource};
 use super::mount::{Access, FileItem, Mount, MountKind, ProcMount, Root, Source, Tmpfs};
 use super::namespace::{NamespaceSets, Namespaces};
@@ -51,6 +52,7 @@ impl Default for Builder {
             limits: vec![core],
             hardening: Hardening::default(),
             seccomp: Some(Filter::baseline()),
+            landlock: None,
             init: Init::default(),
             launch: Launch::default(),
             setup_timeout: Duration::from_secs(10),
@@ -247,6 +249,11 @@ impl Builder {
     /// A weakening: no system-call filter at all. The kernel's whole surface is the program's.
     pub fn allow_all_calls(self) -> Self {
         self.set(|policy| policy.seccomp = None)
+    }
+
+    /// A Landlock domain around the program and its init. Default none: [`Landlock`] says why.
+    pub fn landlock(self, landlock: Landlock) -> Self {
+        self.set(|policy| policy.landlock = Some(landlock))
     }
 
     /// Who is PID 1.

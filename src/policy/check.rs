@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 use super::Policy;
 use super::capability::Capability;
 use super::identity::{IdRange, Mapping};
+use super::landlock::{AccessFs, StandIn};
 use super::mount::{Bind, Hiding, Mount, MountKind, ProcRung, Root, Source};
 use super::namespace::Namespaces;
 use super::process::{Init, NewPrivileges};
@@ -29,6 +30,7 @@ pub(super) fn check(policy: &Policy) -> Result<()> {
     mounts(policy, &mut mistakes);
     process(policy, &mut mistakes);
     seccomp(policy, &mut mistakes);
+    landlock(policy, &mut mistakes);
     if mistakes.is_empty() { Ok(()) } else { Err(Error::invalid_policy(mistakes)) }
 }
 
@@ -53,7 +55,7 @@ fn namespaces(policy: &Policy, mistakes: &mut Vec<Mistake>) {
         if policy.time_offsets.is_none() && set.contains(Namespaces::TIME) {
             mistakes.push(Mistake::TimeNamespaceWithoutOffsets);
         }
-        if !set.contains(Namespaces::MOUNT) && wants_tree(policy) {
+        if !set.contains(Namespaces::MOUNT) && wants_tree(policy) && !stands_in(policy) {
             mistakes.push(Mistake::TreeWithoutMountNamespace { set: set.to_string() });
         }
     }
@@ -62,6 +64,37 @@ fn namespaces(policy: &Policy, mistakes: &mut Vec<Mistake>) {
         if value.len() > HOSTNAME_MAX || value.is_empty() || value.contains('\0') {
             mistakes.push(Mistake::BadName { what: name, value: value.clone(), most: HOSTNAME_MAX });
         }
+    }
+}
+
+/// Whether Landlock stands in for the mount tree where there is no mount namespace.
+fn stands_in(policy: &Policy) -> bool {
+    policy.landlock.as_ref().is_some_and(|landlock| landlock.stand_in == StandIn::ForMounts)
+}
+
+fn landlock(policy: &Policy, mistakes: &mut Vec<Mistake>) {
+    let Some(landlock) = &policy.landlock else { return };
+    if landlock.handles_nothing() {
+        mistakes.push(Mistake::EmptyLandlock);
+    }
+    let count = landlock.paths.len() + landlock.ports.len();
+    if count > MOUNTS_MAX {
+        mistakes.push(Mistake::TooManyLandlockRules { count, most: MOUNTS_MAX });
+        return;
+    }
+    for rule in &landlock.paths {
+        check_path(&rule.path, mistakes);
+        if !landlock.files.all().intersects(rule.allow) {
+            let (what, rights) = (format!("{:?}", rule.path), rule.allow.to_string());
+            mistakes.push(Mistake::LandlockRuleUnhandled { what, rights });
+        }
+    }
+    for rule in landlock.ports.iter().filter(|rule| !landlock.net.all().contains(rule.allow)) {
+        let (what, rights) = (format!("TCP port {}", rule.port), rule.allow.to_string());
+        mistakes.push(Mistake::LandlockRuleUnhandled { what, rights });
+    }
+    if stands_in(policy) && !landlock.files.required.contains(AccessFs::known_to(1)) {
+        mistakes.push(Mistake::WeakStandIn);
     }
 }
 
@@ -244,7 +277,9 @@ fn process(policy: &Policy, mistakes: &mut Vec<Mistake>) {
             });
         }
     }
-    let missing_pid = policy.namespaces.sets.iter().any(|set| !set.contains(Namespaces::PID));
+    let mounts_proc = |set: &Namespaces| set.contains(Namespaces::MOUNT) || !stands_in(policy);
+    let missing_pid =
+        policy.namespaces.sets.iter().any(|set| !set.contains(Namespaces::PID) && mounts_proc(set));
     let fresh_only = |mount: &Mount| {
         let MountKind::Proc(proc) = &mount.kind else { return false };
         !proc.ladder.iter().any(|rung| matches!(rung, ProcRung::HostReadOnly | ProcRung::Absent))

@@ -4,6 +4,7 @@ mod builder;
 mod capability;
 mod check;
 mod identity;
+mod landlock;
 mod limit;
 mod mount;
 mod namespace;
@@ -12,6 +13,8 @@ mod process;
 mod seccomp;
 mod wanted;
 
+pub use self::landlock::{AccessFs, AccessNet, AuditLog, Landlock, Scopes};
+pub(crate) use self::landlock::{Handled, Rights, rules as landlock_rules};
 pub use builder::Builder;
 pub use capability::{Capabilities, Capability};
 pub use identity::{IdRange, Identity, Mapping};
@@ -43,6 +46,7 @@ pub struct Policy {
     pub(crate) limits: Vec<Limit>,
     pub(crate) hardening: Hardening,
     pub(crate) seccomp: Option<Filter>,
+    pub(crate) landlock: Option<Landlock>,
     pub(crate) init: Init,
     pub(crate) launch: Launch,
     pub(crate) setup_timeout: Duration,
@@ -65,6 +69,12 @@ impl Policy {
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
         self.capabilities
+    }
+
+    /// The Landlock domain, if one is wanted.
+    #[must_use]
+    pub fn landlock(&self) -> Option<&Landlock> {
+        self.landlock.as_ref()
     }
 
     /// Who the program is, inside and outside.

@@ -32,7 +32,8 @@ pub enum Launch {
     Auto,
     /// A tiny image in a sealed memfd, executed in a short vfork window. Fails where a memfd cannot be executed.
     Image,
-    /// A copy of the caller (fork). Its cost grows with the caller's memory.
+    /// A copy of the caller (fork). Its cost grows with the caller's memory, and init keeps that copy, untraceable from
+    /// inside, as long as the sandbox lives.
     Copy,
 }
 

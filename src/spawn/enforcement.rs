@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
+use super::landlock::LandlockState;
 use crate::error::{Attempt, Object, Step, errno_text};
 use crate::host::CapabilitySets;
 use crate::policy::{Capabilities, Namespaces};
@@ -90,6 +91,8 @@ pub struct Enforcement {
     pub absent: Vec<PathBuf>,
     /// Preferred items that the kernel refused.
     pub missing: Vec<Missing>,
+    /// The Landlock domain, as the kernel took it call by call: no file of the kernel's shows one. `None` where there is none.
+    pub landlock: Option<LandlockState>,
     /// What this sandbox does not promise on this host, in words.
     pub notes: Vec<String>,
 }
@@ -141,6 +144,9 @@ impl Display for Enforcement {
             FilterState::Attached { instructions } => {
                 writeln!(f, "filter        {instructions} instructions, attached")?;
             }
+        }
+        if let Some(landlock) = &self.landlock {
+            write!(f, "{landlock}")?;
         }
         for (object, choice) in &self.choices {
             writeln!(f, "{object}  {choice}")?;

@@ -70,6 +70,12 @@ fn gave_up(record: &Record, (op, object): (&Op, &Object), host: &Host, set: Name
         (Step::Mount | Step::Proc | Step::Dev, "openat2" | "openat", libc::ENOENT) => {
             error.detail("the target does not exist there, and nothing is made in a tree of the host")
         }
+        (Step::Landlock, "landlock_restrict_self", libc::E2BIG) => {
+            error.detail("16 Landlock domains are around the caller already, the most that the kernel stacks")
+        }
+        (Step::Landlock, "landlock_add_rule", libc::EAFNOSUPPORT) => {
+            error.detail("this kernel is built without TCP")
+        }
         _ => error,
     }
 }

@@ -6,6 +6,7 @@ mod attempt;
 mod brief;
 mod enforcement;
 mod explain;
+mod landlock;
 mod map;
 mod parent;
 mod request;
@@ -14,6 +15,7 @@ mod source;
 mod verify;
 mod watchdog;
 
+pub use self::landlock::{LandlockPath, LandlockPathState, LandlockPort, LandlockState};
 pub(crate) use attempt::{Compiled, Fence, Running, explain_command as explain, launch};
 pub use enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState};
 pub(crate) use request::{Request, Strings};

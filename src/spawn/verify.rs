@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::brief::Brief;
 use super::enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState};
+use super::landlock;
 use super::source::Found;
 use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::host::{Answer, CapabilitySets, MountTable, Status};
@@ -47,6 +48,7 @@ pub(super) fn read_back(
         choices: choices(plan, brief),
         absent: absent(plan, sources),
         missing: missing(plan, brief),
+        landlock: plan.landlock.as_ref().and_then(|plan| landlock::read(plan, brief)),
         notes: plan.notes.clone(),
     };
     compare(plan, policy, first, &report)?;
@@ -183,6 +185,7 @@ fn choices(plan: &Plan, brief: &Brief) -> Vec<(Object, &'static str)> {
 }
 
 fn missing(plan: &Plan, brief: &Brief) -> Vec<Missing> {
+    let lost = plan.landlock.iter().flat_map(landlock::missing);
     let gone = |outcome: u32| brief.map().word(outcome + 16) == 1;
     plan.items
         .iter()
@@ -192,6 +195,7 @@ fn missing(plan: &Plan, brief: &Brief) -> Vec<Missing> {
             object: item.object.clone(),
             errno: brief.map().half(item.outcome).cast_signed(),
         })
+        .chain(lost)
         .collect()
 }
 

@@ -25,6 +25,15 @@ pub(crate) fn last_capability() -> u32 {
     (0..64).take_while(|number| known(*number)).last().unwrap_or(0)
 }
 
+/// `landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION)`: the newest version of Landlock's interface.
+pub(crate) fn landlock_abi() -> Result<u32, Errno> {
+    const LANDLOCK_CREATE_RULESET_VERSION: u64 = 1;
+    let args = [0, 0, LANDLOCK_CREATE_RULESET_VERSION, 0, 0, 0];
+    // SAFETY: with this flag the kernel reads no memory and makes no ruleset; pointer and size are 0, as it demands.
+    let abi = unsafe { raw(libc::SYS_landlock_create_ruleset, args) }?;
+    u32::try_from(abi).map_err(|_| libc::EOVERFLOW)
+}
+
 /// Whether this program was started with privileges that its caller lacks (getauxval(3), `AT_SECURE`).
 pub(crate) fn secure_exec() -> bool {
     // SAFETY: getauxval reads a number from the process's own auxiliary vector.

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use super::super::asm::{Call, Cell, Label, Operand, null, num, sym};
 use super::super::context::{Context, Recursive, u64_of};
 use super::{Attributes, classic, relative};
+use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::host::Features;
+use crate::policy::{Source, Submounts};
 
 /// A place below the new root.
 #[derive(Clone, Debug)]
@@ -35,6 +37,21 @@ pub(in super::super) fn by_descriptor(context: &Context<'_>) -> bool {
 /// Whether a detached tree can be restricted before it is attached.
 pub(super) fn before_attached(context: &Context<'_>) -> bool {
     context.has(Features::MOUNT_API | Features::MOUNT_SETATTR)
+}
+
+/// Before Linux 5.12 the mounts below a source are restricted one by one, by path: below a descriptor there is no such list.
+pub(in super::super) fn can_restrict(
+    context: &Context<'_>,
+    source: &Source,
+    submounts: Submounts,
+    object: &Object,
+) -> Result<()> {
+    if before_attached(context) || matches!(source, Source::Path(_)) || submounts == Submounts::Exclude {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Unsupported, Step::Mount, object.clone());
+    let why = "the mounts below a descriptor can be restricted only by mount_setattr (Linux 5.12): bind the path, or exclude them";
+    Err(error.detail(why))
 }
 
 /// Opens a place into the cell `target`; what is mounted there is what is opened.

@@ -59,8 +59,11 @@ pub(super) fn fresh(
     let call = new_filesystem(context, what, path);
     context.asm.call(or_else(call, otherwise));
     if let Some(cell) = into {
+        // It is attached, and has to be completed.
+        let escape = context.asm.enter_required();
         open_at(context, at);
         context.asm.set(cell, &target.word(), &num(0));
+        context.asm.leave_required(escape);
     }
 }
 

@@ -14,6 +14,7 @@ use super::policies;
 use super::rules;
 use super::world::Role;
 use super::world::Scripted;
+use crate::error::Step;
 use crate::host::Features;
 use crate::host::Host;
 use crate::policy::Init;
@@ -257,7 +258,7 @@ fn two_failures_of_the_proc_ladder_take_a_later_rung_or_end() {
         }
         let launch = Launch::new(&plan, (&policy, &host), variants(&policy, &host)[0]);
         let (snapshots, _) = undisturbed(&launch);
-        let in_ladder = |pc: u64| launch.op(pc).is_some_and(|op| op.step == crate::error::Step::Proc);
+        let in_ladder = |pc: u64| launch.op(pc).is_some_and(|op| op.step == Step::Proc);
         for before in snapshots.iter().filter(|(pc, _)| in_ladder(*pc)) {
             let mut first = before.1.clone();
             (first.fail, first.recording) = (Some(libc::EPERM), true);

@@ -8,6 +8,7 @@ use crate::host::Features;
 use crate::host::Host;
 use crate::host::IdExtent;
 use crate::host::IdMap;
+use crate::host::IdRange;
 use crate::host::KernelVersion;
 use crate::host::MountTable;
 use crate::host::SeccompMode;
@@ -61,12 +62,13 @@ pub(super) fn all() -> Vec<Case> {
 /// The features that Linux 5.10 had.
 fn linux_5_10() -> Host {
     let later = Features::CLOSE_RANGE_CLOEXEC | Features::MOUNT_SETATTR | Features::TIME_NS_ON_EXEC;
-    Host::ideal().with_kernel(KernelVersion::new(5, 10, 0)).without_features(later)
+    Host::ideal().with_kernel(KernelVersion::new(5, 10, 0)).with_landlock_abi(None).without_features(later)
 }
 
 fn ubuntu_24_04() -> Host {
     Host::ideal()
         .with_kernel(KernelVersion::new(6, 8, 0))
+        .with_landlock_abi(Some(4))
         .with_apparmor_label("unconfined")
         .with_sysctl(Sysctl::ApparmorRestrictUnprivilegedUserns, Some(1))
 }
@@ -130,8 +132,8 @@ fn no_time_no_cgroup() -> Host {
 
 fn with_helpers() -> Host {
     let mut subordinate = Subordinate::default();
-    subordinate.uids.push(crate::host::IdRange { start: 100_000, count: 65_536 });
-    subordinate.gids.push(crate::host::IdRange { start: 100_000, count: 65_536 });
+    subordinate.uids.push(IdRange { start: 100_000, count: 65_536 });
+    subordinate.gids.push(IdRange { start: 100_000, count: 65_536 });
     subordinate.newuidmap = Some("/usr/bin/newuidmap".into());
     subordinate.newgidmap = Some("/usr/bin/newgidmap".into());
     Host::ideal().with_subordinate(subordinate)

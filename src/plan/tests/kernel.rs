@@ -18,7 +18,7 @@ const ORPHAN_PID: i64 = 3;
 type Answer = Result<i64, i32>;
 
 /// Calls that have no result worth a script.
-const PLAIN: [i64; 37] = [
+const PLAIN: [i64; 39] = [
     libc::SYS_umount2,
     libc::SYS_pivot_root,
     libc::SYS_chdir,
@@ -52,6 +52,8 @@ const PLAIN: [i64; 37] = [
     libc::SYS_fchmodat,
     libc::SYS_unlinkat,
     libc::SYS_getresuid,
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_restrict_self,
     libc::SYS_gettid,
     libc::SYS_set_robust_list,
     libc::SYS_fchownat,
@@ -81,6 +83,8 @@ fn descriptors(nr: i64) -> &'static [usize] {
         | libc::SYS_recvfrom
         | libc::SYS_fcntl
         | libc::SYS_dup3
+        | libc::SYS_landlock_add_rule
+        | libc::SYS_landlock_restrict_self
         | libc::SYS_fchownat
         | libc::SYS_unlinkat => &[0],
         libc::SYS_symlinkat => &[1],
@@ -105,10 +109,10 @@ fn has(bits: u64, flag: i32) -> bool {
 }
 
 /// A new descriptor with the lowest free number.
-fn open(world: &mut Scripted, what: What, cloexec: bool) -> Answer {
+fn open(world: &mut Scripted, fd: Fd) -> Answer {
     world.serial += 1;
     let serial = world.serial;
-    put(world, Fd { what, serial, cloexec }, 0)
+    put(world, Fd { serial, ..fd }, 0)
 }
 
 fn put(world: &mut Scripted, fd: Fd, from: i32) -> Answer {
@@ -216,10 +220,11 @@ fn opening(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Option<Answer> {
         }
         libc::SYS_fsopen | libc::SYS_fsmount => (What::Other, args[1] & 1 == 1),
         libc::SYS_socket => (What::Other, has(args[1], libc::SOCK_CLOEXEC)),
+        libc::SYS_landlock_create_ruleset => (What::Other, true),
         libc::SYS_signalfd4 => (What::Other, has(args[3], libc::SFD_CLOEXEC)),
         _ => return None,
     };
-    let opened = open(world, what, cloexec);
+    let opened = open(world, Fd { what, serial: 0, cloexec });
     // What is found in a restricted mount, and a copy of it, is restricted too.
     let from = world.fds.get(&number(args[0])).map(|fd| fd.serial);
     let inherits = matches!(nr, libc::SYS_openat | libc::SYS_open_tree);
@@ -239,7 +244,7 @@ fn waiting(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
         libc::SYS_clone if world.script.role == Role::Init => Ok(PROGRAM_PID),
         libc::SYS_clone => Ok(0),
         libc::SYS_statx => {
-            let mode: u16 = if world.script.directories { 0o040_755 } else { 0o100_644 };
+            let mode = world.script.mode;
             world.put(args[4] + 28, &mode.to_le_bytes());
             world.put(args[4] + 32, &INODE.to_le_bytes());
             world.put(args[4] + 136, &DEVICE.to_le_bytes());

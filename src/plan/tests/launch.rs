@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::ptr;
 
 use super::super::CloseRange;
 use super::super::Code;
@@ -111,7 +112,7 @@ pub(super) struct Launch<'a> {
 fn kind(how: SourceHow, found: Found, index: usize) -> u64 {
     match (how, found) {
         (SourceHow::Device { .. }, _) => SOURCE_FILE,
-        (SourceHow::Mirror, Found::Little) if index % 2 == 0 => SOURCE_SYMLINK,
+        (SourceHow::Mirror, Found::Little) if index.is_multiple_of(2) => SOURCE_SYMLINK,
         (SourceHow::Mirror | SourceHow::IfExists, Found::Little) => SOURCE_ABSENT,
         (_, Found::Files) => SOURCE_FILE,
         (_, Found::Directories | Found::Little) => SOURCE_DIRECTORY,
@@ -147,8 +148,8 @@ impl<'a> Launch<'a> {
         let window = window(&WindowInput { place: &place, free, close_range, then });
         let memory = memory(plan, &tail, &window, &bases);
         let ids = (plan.ids.uid, plan.ids.gid);
-        let directories = variant.found == Found::Directories;
-        let script = Script { role: variant.role, directories, ids, caller_dies: false };
+        let mode = if variant.found == Found::Directories { 0o040_755 } else { 0o100_644 };
+        let script = Script { role: variant.role, mode, ids, caller_dies: false };
         let mut world = Scripted::new(memory, fds, script);
         fill(&mut world, plan, variant.found, (rows_at(bases.tail, &tail), free));
         world.progress = BRIEF_BASE;
@@ -189,7 +190,7 @@ impl<'a> Launch<'a> {
     }
 
     fn in_window(&self, pc: u64) -> bool {
-        self.row(pc).is_some_and(|(code, _)| std::ptr::eq(code, &raw const self.window))
+        self.row(pc).is_some_and(|(code, _)| ptr::eq(code, &raw const self.window))
     }
 
     /// Runs the table from `pc` to its end, over the exec of the image.
@@ -281,11 +282,10 @@ fn descriptors(plan: &Plan, variant: Variant) -> (BTreeMap<i32, Fd>, Vec<(i32, i
             give(500, tree.fd);
         }
     }
-    let mut next = plan.passed_at;
     let program = variant.by_fd.then_some(PROGRAM);
-    for label in (PASSED..).take(variant.targets.len()).chain(program) {
-        give(label, next);
-        next += 1;
+    let passed = (PASSED..).take(variant.targets.len()).chain(program);
+    for (label, to) in passed.zip(plan.passed_at..) {
+        give(label, to);
     }
     (fds, place)
 }

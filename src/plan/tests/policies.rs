@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::policy::Access;
+use crate::policy::AccessFs;
+use crate::policy::AccessNet;
 use crate::policy::Builder;
 use crate::policy::Capability;
 use crate::policy::Execution;
 use crate::policy::FileItem;
 use crate::policy::IdRange;
 use crate::policy::Init;
+use crate::policy::Landlock;
 use crate::policy::Mapping;
 use crate::policy::Mount;
 use crate::policy::MountKind;
@@ -23,6 +26,7 @@ use crate::policy::Resource;
 use crate::policy::Submounts;
 use crate::policy::TimeOffsets;
 use crate::policy::Tmpfs;
+use crate::policy::prefer;
 
 /// A policy by its name; what it is for one namespace set may be an error.
 #[derive(Clone, Copy, Debug)]
@@ -31,12 +35,13 @@ pub(super) struct Named {
     pub(super) make: fn() -> Builder,
 }
 
-pub(super) const ALL: [Named; 6] = [
+pub(super) const ALL: [Named; 7] = [
     Named { name: "the_empty_policy", make: || Builder::default().empty() },
     Named { name: "the_read_only_system", make: || Builder::default().system_read_only() },
     Named { name: "every_kind_of_mount_and_option", make: rich },
     Named { name: "a_root_directory_and_no_init", make: root_directory },
     Named { name: "ranges_of_ids_and_groups", make: ranges },
+    Named { name: "landlock_that_stands_in_for_mounts", make: landlock },
     Named { name: "the_hosts_own_proc", make: hosts_proc },
 ];
 
@@ -60,7 +65,7 @@ pub(super) fn rich() -> Builder {
         .bind("/srv/work", "/work", Access::ReadWrite)
         .mount(Mount::bind("/opt", "/usr/local").no_exec().submounts(Submounts::Exclude))
         .mount(Mount::bind("/etc/hosts", "/etc/hosts").if_exists())
-        .mount(Mount::bind_fd(root, "/from/a/descriptor"))
+        .mount(Mount::bind_fd(root, "/from/a/descriptor").submounts(Submounts::Exclude))
         .mount(Mount::tmpfs("/tmp", small))
         .file("/tmp/note", "hello")
         .mount(Mount::new("/etc/empty", MountKind::File(FileItem { contents: Vec::new(), mode: 0o600 })))
@@ -90,6 +95,16 @@ fn options(builder: Builder) -> Builder {
         .disable_aslr(())
         .deny_memfd_exec(())
         .umask(0o077)
+}
+
+/// Rules for the mount tree, for a path and for ports.
+fn landlock() -> Builder {
+    let rules = Landlock::from_mounts().net(AccessNet::all()).floor(1).in_place_of_mounts();
+    Builder::default()
+        .bind("/usr", "/usr", Access::ReadOnly)
+        .bind("/srv/work", "/srv/work", Access::ReadWrite)
+        .mount(Mount::new("/dev/null", MountKind::Device))
+        .landlock(rules.allow(prefer("/srv/file"), AccessFs::READ).connect_tcp(443).bind_tcp(prefer(0)))
 }
 
 /// The last rung of a ladder as the only one.
@@ -130,6 +145,7 @@ pub(super) fn prefer_everything(mut policy: Policy) -> Policy {
     policy.mounts.iter_mut().for_each(|mount| mount.need = need);
     policy.limits.iter_mut().for_each(|limit| limit.need = need);
     policy.hostname.iter_mut().chain(&mut policy.domain_name).for_each(|name| name.need = need);
+    policy.landlock = policy.landlock.map(Landlock::preferred);
     let hardening = &mut policy.hardening;
     hardening.nice.iter_mut().chain(&mut hardening.oom_score_adj).for_each(|value| value.need = need);
     hardening.timer_slack.iter_mut().for_each(|slack| slack.need = need);

@@ -14,6 +14,7 @@ use super::world::What;
 use crate::error::Step;
 use crate::host::Features;
 use crate::machine::isa::Opcode;
+use crate::machine::isa::RETRY;
 use crate::machine::layout::BRIEF_BASE;
 use crate::machine::layout::FD_CALLER;
 use crate::machine::layout::FD_SCRATCH;
@@ -124,6 +125,7 @@ fn privileges(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
             broken.push("the filter is not attached after the last word".into());
         }
     }
+    landlocked(launch, done, broken);
     if launch.plan.bounds {
         let drop = bits(libc::PR_CAPBSET_DROP);
         let dropped = done.events.iter().filter(prctl).filter(|event| event.args[0] == drop);
@@ -228,6 +230,14 @@ fn descriptors(launch: &Launch<'_>, world: &Scripted, broken: &mut Vec<String>) 
     broken.extend(strays.map(|(number, _)| format!("the caller's descriptor {number} is open in the child")));
 }
 
+/// A required domain is around the process.
+fn landlocked(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
+    let required = launch.policy.landlock().is_some_and(|landlock| !landlock.files.required.is_empty());
+    if required {
+        need(broken, "landlock_restrict_self", done.last(libc::SYS_landlock_restrict_self, |_| true));
+    }
+}
+
 /// What holds where init has served and ends.
 pub(super) fn at_exit(launch: &Launch<'_>, world: &Scripted) -> Vec<String> {
     let mut broken = Vec::new();
@@ -255,6 +265,7 @@ pub(super) fn at_exit(launch: &Launch<'_>, world: &Scripted) -> Vec<String> {
             broken.push("init has no filter".into());
         }
     }
+    landlocked(launch, &done, &mut broken);
     if !world.script.caller_dies {
         let passed = |event: &Event| {
             event.args[0].cast_signed() == PROGRAM_PID && event.args[1] == bits(libc::SIGTERM)
@@ -280,8 +291,7 @@ pub(super) fn after_failure(
     let Some(op) = launch.op(event.pc) else { return vec!["a call from nowhere".into()] };
     let went_on = matches!(finish, Finish::Exec | Finish::Exit);
     let small = u8::try_from(errno).unwrap_or(0);
-    let excused =
-        op.row.fine.contains(&small) || errno == libc::EINTR && op.row.flags == crate::machine::isa::RETRY;
+    let excused = op.row.fine.contains(&small) || errno == libc::EINTR && op.row.flags == RETRY;
     // Without the caller's word, and without a path that can be executed, there is no way on.
     let last_word = matches!(op.name, "recvfrom" | "execve" | "execveat");
     if excused {
@@ -292,7 +302,7 @@ pub(super) fn after_failure(
         return preferred(launch, world, (went_on, outcome), (event, errno));
     }
     if let Some(rung) = rung(launch, op, event.pc) {
-        return later_rung(world, went_on, rung);
+        return later_rung(world, finish, rung);
     }
     if op.name == "mount" && op.step == Step::Root && op.row.jump.is_some() {
         return next_place(launch, world, (finish, went_on), index);
@@ -371,17 +381,15 @@ fn rung(launch: &Launch<'_>, op: &Op, pc: u64) -> Option<(u32, u64)> {
         let at = op.row.result.filter(|at| at.place == Place::Brief && op.row.opcode == Opcode::Set)?.offset;
         let ladder = |kind: &ItemKind| matches!(kind, ItemKind::Ladder(_));
         let known = launch.plan.items.iter().any(|item| item.outcome == at && ladder(&item.kind));
-        match op.row.args[0] {
-            Arg::Value(number) if known => Some((at, number)),
-            _ => None,
-        }
+        let Arg::Value(number) = op.row.args[0] else { return None };
+        known.then_some((at, number))
     };
     code.ops[row..].iter().find_map(takes)
 }
 
-fn later_rung(world: &Scripted, went_on: bool, (cell, failed): (u32, u64)) -> Vec<String> {
+fn later_rung(world: &Scripted, finish: Finish, (cell, failed): (u32, u64)) -> Vec<String> {
     let taken = world.word_at(BRIEF_BASE + u64::from(cell));
-    if !went_on {
+    if !matches!(finish, Finish::Exec | Finish::Exit) {
         return vec![format!("rung {failed} failed and no later one was taken: {taken:?}")];
     }
     if taken.is_none_or(|taken| taken <= failed) {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::mem;
 use std::rc::Rc;
 
 use crate::machine::isa::ERRNO_AT;
 use crate::machine::isa::FAILED_AT;
+use crate::machine::isa::INSN_SIZE;
 use crate::machine::isa::Insn;
 use crate::machine::isa::Opcode;
 use crate::machine::model::World;
@@ -66,8 +68,8 @@ pub(super) enum Over {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Script {
     pub(super) role: Role,
-    /// What statx says of everything.
-    pub(super) directories: bool,
+    /// Mode that statx says of everything.
+    pub(super) mode: u16,
     /// uid and gid as the maps give them.
     pub(super) ids: (u32, u32),
     /// The caller's process is gone when init looks.
@@ -187,7 +189,7 @@ impl World for Scripted {
     }
 
     fn fetch(&mut self, pc: u64) -> Option<Insn> {
-        let insn = Insn::from_bytes(self.bytes(pc, crate::machine::isa::INSN_SIZE)?)?;
+        let insn = Insn::from_bytes(self.bytes(pc, INSN_SIZE)?)?;
         if insn.opcode == Opcode::Progress as u8 {
             self.progress = insn.args[0];
         }
@@ -233,7 +235,7 @@ impl Scripted {
     /// At the end of a recorded run: its copies, each with the trace up to it.
     pub(super) fn share(&mut self) -> Vec<(u64, Self)> {
         let trace = Rc::new(self.events().copied().collect::<Vec<Event>>());
-        let mut snapshots = std::mem::take(&mut self.snapshots);
+        let mut snapshots = mem::take(&mut self.snapshots);
         snapshots.iter_mut().for_each(|(_, copy)| copy.before = Rc::clone(&trace));
         snapshots
     }
