@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod tests {
+    use std::env;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ mod tests {
 
     /// Compiles a C program to a static file in a directory of its own.
     fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
-        let directory = std::env::temp_dir().join(format!("ringfence-seccomp-{}-{name}", process::id()));
+        let directory = env::temp_dir().join(format!("ringfence-seccomp-{}-{name}", process::id()));
         fs::create_dir_all(&directory).expect("a directory");
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("its mode");
         let (file, out) = (directory.join("p.c"), directory.join("p"));
@@ -81,9 +82,9 @@ mod tests {
 
     #[test]
     fn each_default_is_refused_with_its_errno() {
-        const EPERM: i64 = libc::EPERM as i64;
-        const ENOSYS: i64 = libc::ENOSYS as i64;
-        const FAMILY: i64 = libc::EAFNOSUPPORT as i64;
+        const EPERM: i64 = 1;
+        const ENOSYS: i64 = 38;
+        const FAMILY: i64 = 97;
         // Where nothing refuses them, the arguments make most of these fail with another errno.
         let cases: &[(i64, &[&str], i64)] = &[
             (libc::SYS_clone3, &["0", "0"], ENOSYS),
@@ -94,7 +95,7 @@ mod tests {
             (libc::SYS_ioctl, &["-1", "0x5412", "0"], EPERM),
             (libc::SYS_ioctl, &["-1", "0x5412 | 1 << 32", "0"], EPERM),
             (libc::SYS_ioctl, &["-1", "0x541c", "0"], EPERM),
-            (libc::SYS_ioctl, &["-1", "0x5401", "0"], libc::EBADF as i64),
+            (libc::SYS_ioctl, &["-1", "0x5401", "0"], 9),
             (libc::SYS_io_uring_setup, &["1", "0"], ENOSYS),
             (libc::SYS_io_uring_enter, &["-1", "0", "0", "0", "0", "0"], ENOSYS),
             (libc::SYS_bpf, &["0", "0", "0"], EPERM),
@@ -125,9 +126,8 @@ mod tests {
         let calls: Vec<(i64, &[&str])> = cases.iter().map(|(number, args, _)| (*number, *args)).collect();
         let seen = python(system(), &calls);
         let open = python(system().allow_all_calls(), &calls);
-        for (((number, args, wanted), seen), open) in cases.iter().zip(&seen).zip(&open) {
+        for ((number, args, wanted), seen) in cases.iter().zip(&seen) {
             assert_eq!(seen, wanted, "call {number} {args:?}");
-            println!("{number} {args:?}: {seen}, without a filter {open}");
         }
         // A test that could not fail shows nothing: most of these are answered otherwise without the filter.
         let differ = seen.iter().zip(&open).filter(|(seen, open)| seen != open).count();

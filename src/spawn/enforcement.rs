@@ -136,18 +136,7 @@ impl Display for Enforcement {
         if let Some(filters) = self.seccomp_filters {
             writeln!(f, "seccomp       {filters} filters of the caller's")?;
         }
-        match self.filter {
-            FilterState::None => writeln!(f, "filter        none")?,
-            FilterState::AtExec { instructions } => {
-                writeln!(f, "filter        {instructions} instructions, attached at exec")?;
-            }
-            FilterState::Attached { instructions } => {
-                writeln!(f, "filter        {instructions} instructions, attached")?;
-            }
-        }
-        if let Some(landlock) = &self.landlock {
-            write!(f, "{landlock}")?;
-        }
+        self.write_filter(f)?;
         for (object, choice) in &self.choices {
             writeln!(f, "{object}  {choice}")?;
         }
@@ -165,6 +154,18 @@ impl Display for Enforcement {
 }
 
 impl Enforcement {
+    fn write_filter(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.filter {
+            FilterState::None => writeln!(f, "filter        none"),
+            FilterState::AtExec { instructions } => {
+                writeln!(f, "filter        {instructions} instructions, attached at exec")
+            }
+            FilterState::Attached { instructions } => {
+                writeln!(f, "filter        {instructions} instructions, attached")
+            }
+        }
+    }
+
     fn write_namespaces(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for state in &self.namespaces {
             let name =

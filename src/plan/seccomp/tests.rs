@@ -4,6 +4,7 @@
 mod bpf;
 
 use std::collections::BTreeMap;
+use std::mem;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch};
 
@@ -256,7 +257,7 @@ fn a_changed_instruction_is_found_out() {
                 (0, super::emit::RET) => one.k ^= 0x7fff_0000,
                 (0, _) => one.k = one.k.wrapping_add(1),
                 (1, super::emit::RET | super::emit::LOAD | super::emit::AND) => continue,
-                (1, _) => std::mem::swap(&mut one.jt, &mut one.jf),
+                (1, _) => mem::swap(&mut one.jt, &mut one.jf),
                 // Behind a mask that is one bit wide they are the same.
                 (_, super::emit::JEQ) if one.k != 0x1000 => one.code = super::emit::JGE,
                 (_, super::emit::JGE) => one.code = super::emit::JGT,

@@ -144,13 +144,13 @@ impl Filter {
 
     /// Each pair of a rule of one and a rule of the other, in the order of both: the first pair that fits is the pair of the
     /// first that fit.
-    fn combine_call(&mut self, call: &Cow<'static, str>, of: [&Self; 2], pick: fn(Action, Action) -> Action) {
+    fn combine_call(&mut self, call: &str, of: [&Self; 2], pick: fn(Action, Action) -> Action) {
         let begin = self.rules.len();
         for (first, a) in of[0].answers(call) {
             for (second, b) in of[1].answers(call) {
                 let mut conditions = first.to_vec();
                 conditions.extend(second.iter().filter(|condition| !first.contains(condition)));
-                let rule = Rule { call: call.clone(), conditions, action: pick(a, b) };
+                let rule = Rule { call: Cow::Owned(call.to_owned()), conditions, action: pick(a, b) };
                 if !self.rules[begin..].iter().any(|earlier| earlier.covers(&rule)) {
                     self.rules.push(rule);
                 }

@@ -1,6 +1,7 @@
 //! The rule model, the mistakes, the tables, the written list of presets.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::process::Command;
 use std::{env, fs};
 
@@ -85,7 +86,7 @@ fn mistakes_are_found() {
 }
 
 #[expect(clippy::reversed_empty_ranges, reason = "the mistake that is looked for")]
-const RANGE: std::ops::RangeInclusive<u64> = 5..=4;
+const RANGE: RangeInclusive<u64> = 5..=4;
 
 #[test]
 fn a_filter_that_forbids_the_launch_is_a_mistake() {
