@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "a filter is attached in a child made by fork, and calls are made raw")]
 
 use std::collections::BTreeMap;
+use std::env;
 use std::error::Error;
 use std::hint::black_box;
 use std::thread;
@@ -69,7 +70,7 @@ fn ours(names: &[&'static str]) -> Result<BpfProgram, Box<dyn Error>> {
 fn plain(names: &[&'static str]) -> Result<BpfProgram, Box<dyn Error>> {
     let rules: BTreeMap<i64, _> =
         names.iter().filter_map(|name| ON.number(name)).map(|number| (i64::from(number), vec![])).collect();
-    let arch = std::env::consts::ARCH.try_into()?;
+    let arch = env::consts::ARCH.try_into()?;
     Ok(SeccompFilter::new(rules, SeccompAction::Errno(38), SeccompAction::Allow, arch)?.try_into()?)
 }
 
