@@ -6,9 +6,9 @@ mod tests {
     use std::path::Path;
 
     use ringfence::{
-        AccessFs, Builder, ErrorKind, FileItem, Host, IdRange, Init, Landlock, Limit, Mapping, Mistake,
-        Mount, MountKind, NamespaceSets, Namespaces, Need, ProcMount, ProcRung, Resource, Sandbox,
-        TimeOffsets, Tmpfs, prefer,
+        AccessFs, Action, Argument, Builder, ErrorKind, FileItem, Filter, Host, IdRange, Init, Landlock,
+        Limit, Mapping, Mistake, Mount, MountKind, NamespaceSets, Namespaces, Need, ProcMount, ProcRung,
+        Resource, Sandbox, TimeOffsets, Tmpfs, prefer,
     };
 
     fn builder() -> Builder {
@@ -126,8 +126,29 @@ mod tests {
         ]
     }
 
+    fn wrong_filters() -> Vec<Wrong> {
+        let with = |filter| builder().seccomp(filter);
+        let list = || Filter::allow_list().allow(["execve", "exit_group"]);
+        let no_end = Filter::allow_list().allow(["execve"]);
+        let wide = Argument::int(0).equal(1 << 32);
+        vec![
+            (with(list().allow(["opne"])), "UnknownCall", &["opne", "syscalls(2)"]),
+            (with(list().deny(["read"], Action::Errno(5000))), "BadErrno", &["read", "4095"]),
+            (with(list().rule("read", [wide], Action::Allow)), "BadCondition", &["read", "Argument::long"]),
+            (with(list().allow(["read", "read"])), "RuleNeverReached", &["read", "forget()"]),
+            (with(Filter::allow_list().allow(["exit_group"])), "FilterForbidsLaunch", &["launch_only()"]),
+            (with(no_end), "FilterForbidsEnd", &["exit_group"]),
+            (
+                builder().allow_new_privileges(),
+                "FilterNeedsNoNewPrivs",
+                &["CAP_SYS_ADMIN", "allow_all_calls()"],
+            ),
+        ]
+    }
+
     fn all_wrong() -> Vec<Wrong> {
-        [wrong_mounts(), wrong_namespaces(), wrong_ids(), wrong_process(), wrong_landlock()].concat()
+        [wrong_mounts(), wrong_namespaces(), wrong_ids(), wrong_process(), wrong_landlock(), wrong_filters()]
+            .concat()
     }
 
     fn mistakes(builder: &Builder) -> (Vec<Mistake>, String) {
@@ -162,7 +183,9 @@ mod tests {
         let variants = body.lines().filter(|line| {
             line.starts_with("    ") && line.trim_start().chars().next().is_some_and(char::is_uppercase)
         });
-        let provoked: Vec<&str> = all_wrong().iter().map(|(_, name, _)| *name).collect();
+        let mut provoked: Vec<&str> = all_wrong().iter().map(|(_, name, _)| *name).collect();
+        // Known only once it is compiled: src/plan/seccomp/tests.rs.
+        provoked.push("FilterTooLong");
         let mut count = 0;
         for line in variants {
             let name: String = line.trim().chars().take_while(|c| c.is_alphanumeric()).collect();

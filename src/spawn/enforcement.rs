@@ -137,6 +137,9 @@ impl Display for Enforcement {
             writeln!(f, "seccomp       {filters} filters of the caller's")?;
         }
         self.write_filter(f)?;
+        if let Some(landlock) = &self.landlock {
+            write!(f, "{landlock}")?;
+        }
         for (object, choice) in &self.choices {
             writeln!(f, "{object}  {choice}")?;
         }
