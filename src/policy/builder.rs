@@ -138,7 +138,8 @@ impl Builder {
     }
 
     /// The host's programs and libraries read-only, a minimal `/dev`, `/proc`, a private `/tmp`, an account database of
-    /// its own. It stands before every mount of the builder, whenever it is called.
+    /// its own. It stands before every mount of the builder, whenever it is called. The account database names the ids of
+    /// [`Builder::ids`], which a root caller without a user namespace cannot have: there the program sees its host ids.
     pub fn system_read_only(mut self) -> Self {
         if !self.presets.contains(&Preset::SystemReadOnly) {
             self.presets.push(Preset::SystemReadOnly);

@@ -119,7 +119,7 @@ pub enum ProcRung {
     FreshPidSubset,
     /// A weakening: the host's `/proc`, read-only and masked. It shows the host's processes.
     HostReadOnly,
-    /// No `/proc`.
+    /// No `/proc` of this item: what an earlier item put there stays.
     Absent,
 }
 
