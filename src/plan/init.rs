@@ -9,7 +9,7 @@ use super::seccomp;
 use crate::error::{Result, Step};
 use crate::host::Features;
 use crate::machine::layout::{
-    FD_CALLER, FD_END, FD_SCRATCH, INIT_PROGRESS, PROGRAM_PID, RUSAGE, STATUS, STATUS_VALID,
+    FD_CALLER, FD_END, FD_SCRATCH, INIT_PROGRESS, PROGRAM_PID, PROGRESS, RUSAGE, STATUS, STATUS_VALID,
 };
 use crate::policy::{Init, Namespaces};
 
@@ -30,15 +30,17 @@ pub(super) fn split(context: &mut Context<'_>) -> Result<()> {
     let child = context.asm.cell("child");
     let chld = sym(u64_of(libc::SIGCHLD), "SIGCHLD");
     let call = Call::new(libc::SYS_clone, "clone").arg(chld).arg(num(0)).arg(num(0)).arg(num(0)).arg(num(0));
+    // Before there are two, so that init, however late it runs, never writes to the record of the program's half.
+    context.asm.progress(Cell::brief(INIT_PROGRESS, "init_progress"));
     context.asm.call(call.into(child));
     context.asm.if_equal(&child.word(), u64::MAX, num(0), program);
-    context.asm.progress(Cell::brief(INIT_PROGRESS, "init_progress"));
     context.asm.set(pid, &child.word(), &num(0));
     confine(context);
     seccomp::attach_to_init(context)?;
     serve(context, pid);
     context.asm.bind(program);
     context.asm.step(Step::Init, "program");
+    context.asm.progress(Cell::brief(PROGRESS, "progress"));
     // The caller reads back what holds of this process, and may want to trace it; nothing runs inside yet.
     dumpable(context, 1);
     // Without a pid namespace init's end would not end the program.
