@@ -16,7 +16,7 @@ mod tests {
     };
 
     use super::support::{
-        Scratch, build, handed, is_inside, is_root, lacks, mode, mountinfo, python, refused,
+        Scratch, build, compile, handed, is_inside, is_root, lacks, mode, mountinfo, python, refused,
         rerun_with_mounts, rerun_without, run_sh, sandbox, sh, skip, static_program,
     };
 
@@ -128,7 +128,12 @@ mod tests {
         // What is bound is what was opened, wherever it has gone.
         fs::rename(&tree, scratch.at("moved")).expect("rename");
         scratch.directory("tree");
-        let sandbox = build(sandbox().mount(Mount::bind_fd(open, "/data")));
+        let whole = Mount::bind_fd(open, "/data");
+        if lacks("MOUNT_SETATTR") {
+            let error = compile(&sandbox().mount(whole.clone())).map(drop).unwrap_err();
+            assert!(error.to_string().contains("exclude them"), "{error}");
+        }
+        let sandbox = build(sandbox().mount(whole.submounts(Submounts::Exclude)));
         for _ in 0..2 {
             assert_eq!(
                 sh(&sandbox, "cat /data/file; touch /data/x 2>/dev/null && echo WROTE; true"),
