@@ -6,6 +6,7 @@ mod tests {
     use std::io::{self, Write};
     use std::os::fd::AsFd;
     use std::process::Command;
+    use std::thread;
     use std::time::{Duration, Instant};
     use std::{env, path::Path};
 
@@ -13,8 +14,8 @@ mod tests {
     use nix::unistd::dup;
     use ringfence::host::{Features, KernelVersion};
     use ringfence::{
-        Access, Builder, Error, ErrorKind, Host, Launch, LaunchMethod, Namespaces, Sandbox, Step, TimeOffsets,
-        Verdict,
+        Access, Builder, Error, ErrorKind, Host, Launch, LaunchMethod, Namespaces, Sandbox, Step,
+        TimeOffsets, Verdict,
     };
 
     fn system() -> Builder {
@@ -27,8 +28,7 @@ mod tests {
         let sandbox = builder.build().unwrap_or_else(|error| panic!("{error:#}"));
         let outcome = sandbox.command("/bin/sh").args(["-c", script]).output();
         let outcome = outcome.unwrap_or_else(|error| panic!("{error:#}"));
-        let (out, err) =
-            (String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
+        let (out, err) = (String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
         assert_eq!(outcome.verdict(), Verdict::Exited(0), "{script}\n{out}{err}");
         out.into_owned()
     }
@@ -116,7 +116,8 @@ mod tests {
             let method = held.enforcement().method.clone();
             let copied = matches!(method, LaunchMethod::Copy { .. });
             assert_eq!(copied, launch == Launch::Copy, "{launch:?} led to {method:?}");
-            let outcome = held.release().unwrap_or_else(|error| panic!("{launch:?}: {error:#}")).wait().unwrap();
+            let outcome =
+                held.release().unwrap_or_else(|error| panic!("{launch:?}: {error:#}")).wait().unwrap();
             assert_eq!(outcome.verdict(), Verdict::Exited(7), "{launch:?}");
         }
     }
@@ -161,12 +162,12 @@ mod tests {
         let sandbox = system().build().unwrap();
         let script = "trap 'exit 9' USR1; echo ready; while :; do sleep 0.05; done";
         let mut command = sandbox.command("/bin/sh");
-        let mut child =
-            command.args(["-c", script]).stdout(ringfence::Stdio::piped()).spawn().unwrap();
+        let mut child = command.args(["-c", script]).stdout(ringfence::Stdio::piped()).spawn().unwrap();
         let mut ready = [0; 6];
         io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
         child.signal(10).unwrap();
-        let outcome = child.wait_timeout(Duration::from_secs(20)).unwrap().expect("the signal did not arrive");
+        let outcome =
+            child.wait_timeout(Duration::from_secs(20)).unwrap().expect("the signal did not arrive");
         assert_eq!(outcome.verdict(), Verdict::Exited(9));
         let script = "kill -SEGV $$";
         let outcome = sandbox.command("/bin/sh").args(["-c", script]).status().unwrap();
@@ -230,7 +231,7 @@ mod tests {
     #[test]
     fn many_threads_launch_at_once_and_leave_nothing() {
         let sandbox = system().build().unwrap();
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for number in 0..4 {
                 let sandbox = &sandbox;
                 scope.spawn(move || {
