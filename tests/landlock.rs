@@ -341,20 +341,20 @@ mod tests {
         let scratch = tree();
         let work = scratch.at("open");
         let builder = sandbox()
-            .bind(&work, "/work", Access::ReadWrite)
+            .bind(&work, "/job", Access::ReadWrite)
             .bind(scratch.at("read"), "/data", Access::ReadOnly)
             .landlock(Landlock::from_mounts().floor(abi()));
         for launch in [Launch::Image, Launch::Copy] {
             let sandbox = build(builder.clone().launch(launch));
-            let script = "echo a > /work/a && mv /work/a /work/sub/a && cat /data/file && ls / > /dev/null \
+            let script = "echo a > /job/a && mv /job/a /job/sub/a && cat /data/file && ls / > /dev/null \
                 && echo t > /tmp/t && mv /tmp/t /tmp/u && cat /proc/self/status > /dev/null \
-                && ! echo x > /data/file && ! rm /data/file && rm /work/sub/a && ls /usr/bin/sh";
+                && ! echo x > /data/file && ! rm /data/file && rm /job/sub/a && ls /usr/bin/sh";
             sh(&sandbox, script);
             let seen = report(&sandbox);
             let domain = seen.landlock.as_ref().expect("a domain");
             assert_eq!(domain.files, AccessFs::known_to(abi()));
             assert_eq!(
-                state(&seen, Path::new("/work")),
+                state(&seen, Path::new("/job")),
                 LandlockPathState::Applied(AccessFs::known_to(abi()))
             );
             assert!(!seen.notes.iter().any(|note| note.contains("Landlock")), "{seen}");
@@ -372,12 +372,10 @@ mod tests {
         drop(listener);
         // A rule of the policy alone: the tree is there, and closed.
         let sandbox = build(
-            sandbox()
-                .bind(&work, "/work", Access::ReadWrite)
-                .landlock(rules().allow("/proc", AccessFs::READ)),
+            sandbox().bind(&work, "/job", Access::ReadWrite).landlock(rules().allow("/proc", AccessFs::READ)),
         );
         assert_eq!(
-            sh(&sandbox, "cat /proc/self/status > /dev/null; cat /work/file 2>&1 | grep -c denied"),
+            sh(&sandbox, "cat /proc/self/status > /dev/null; cat /job/file 2>&1 | grep -c denied"),
             "1"
         );
         assert_ne!(run_sh(&sandbox, "echo x > /tmp/x").0, 0);
