@@ -27,7 +27,8 @@
 //!
 //! New user, mount, pid, network, IPC, UTS and cgroup namespaces; an empty read-only root; an unprivileged id on the host,
 //! also where the caller is root; no capability; `no_new_privs`; a session and a session keyring of its own; an empty
-//! environment; `/dev/null` for the standard streams; no other descriptor; a PID 1 that reaps and forwards signals. All of
+//! environment; `/dev/null` for the standard streams; no other descriptor; a PID 1 that reaps and forwards signals; a
+//! system-call filter ([`Filter::baseline`]). All of
 //! it is required: what cannot be had is an [`Error`] with step, object, call, errno, cause and remedy. An item wrapped in
 //! [`prefer`] may be missing, and then stands in [`Enforcement::missing`].
 //!
