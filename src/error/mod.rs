@@ -71,8 +71,10 @@ pub struct Refusal {
     pub step: Step,
     /// The kernel call.
     pub call: &'static str,
-    /// Its errno.
+    /// Its errno; 0 where the set could not even be compiled for this host.
     pub errno: i32,
+    /// The whole of the error, in one line.
+    pub text: String,
     /// What was found to be the cause.
     pub causes: Vec<Cause>,
 }
@@ -212,8 +214,7 @@ impl Display for Error {
         if f.alternate() {
             for attempt in &inner.attempts {
                 if let Some(refused) = &attempt.refused {
-                    let text = errno_text(refused.errno);
-                    write!(f, "\n  tried {}: {}: {}: {text}", attempt.set, refused.step, refused.call)?;
+                    write!(f, "\n  tried {}: {}", attempt.set, refused.text)?;
                 }
             }
             for cause in &inner.causes {

@@ -88,8 +88,6 @@ struct Linked {
     tail_cells: Vec<u32>,
     window: Code,
     window_rows: u64,
-    /// Memory that the child's table lies in, when the child is a copy.
-    _copy: Option<sys::Buffer>,
 }
 
 /// Tries the sets in order.
@@ -115,6 +113,7 @@ pub(crate) fn launch(fence: &Arc<Fence>, mut request: Request) -> Result<Running
                     step: error.step(),
                     call: error.failed_call().unwrap_or("compile"),
                     errno: error.raw_os_error().unwrap_or(0),
+                    text: error.to_string(),
                     causes: error.causes().to_vec(),
                 };
                 let compiles = compiled.is_err();
@@ -271,10 +270,11 @@ fn prepare(
         Method::Copy { .. } => Then::Copy { entry },
     };
     let tail_cells = cells.iter().map(|cell| cell.address.offset).collect();
-    let linked =
-        Linked { bases, image_rows, tail, tail_cells, window: Code::empty(), window_rows: 0, _copy: copy };
+    let linked = Linked { bases, image_rows, tail, tail_cells, window: Code::empty(), window_rows: 0 };
     let (parent, window, window_rows) =
         start(fence, compiled, brief, request, (&sources, close_range, then, deadline))?;
+    // A child that is a copy has its own by now.
+    drop(copy);
     Ok((parent, Linked { window, window_rows, ..linked }, sources))
 }
 
@@ -422,6 +422,8 @@ impl Running {
     pub(crate) fn release(&mut self) -> Result<()> {
         self.run()?;
         super::parent::forget_secret(self.parent.brief());
+        // Nothing is left to explain: a running program is not to cost the memory of its set-up.
+        (self.linked.tail, self.linked.window) = (Code::empty(), Code::empty());
         if let FilterState::AtExec { instructions } = self.report.filter {
             self.report.filter = FilterState::Attached { instructions };
         }

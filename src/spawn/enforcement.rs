@@ -103,12 +103,7 @@ impl Display for Enforcement {
             match &attempt.refused {
                 None => writeln!(f, "namespaces    {} had", attempt.set)?,
                 Some(refused) => {
-                    let errno = errno_text(refused.errno);
-                    writeln!(
-                        f,
-                        "namespaces    {} refused: {}: {}: {errno}",
-                        attempt.set, refused.step, refused.call
-                    )?;
+                    writeln!(f, "namespaces    {} refused: {}", attempt.set, refused.text)?;
                     for cause in &refused.causes {
                         writeln!(f, "              {}", cause.evidence())?;
                     }

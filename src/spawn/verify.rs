@@ -14,7 +14,8 @@ use crate::machine::layout::SOURCE_ABSENT;
 use crate::plan::{ItemKind, Plan};
 use crate::policy::{Access, MountKind, Namespaces, NewPrivileges, Policy, Root, Source};
 
-/// Reads what the kernel says of the confined process `pid`, in the sandbox whose first process is `first`, and compares it with the policy.
+/// Reads what the kernel says of the confined process `pid`, in the sandbox whose first process is `first`, and compares it
+/// with the policy: no more than was asked, and no less.
 pub(super) fn read_back(
     plan: &Plan,
     policy: &Policy,
@@ -75,11 +76,11 @@ fn compare(plan: &Plan, policy: &Policy, first: i32, report: &Enforcement) -> Re
         ("effective set", effective),
         ("ambient set", ambient),
     ] {
-        if seen & !keep != 0 {
+        if seen != keep {
             return wrong(name, format!("{seen:#x}, wanted {keep:#x}"));
         }
     }
-    if plan.bounds && bounding & !keep != 0 {
+    if plan.bounds && bounding != keep {
         return wrong("bounding set", format!("{bounding:#x}, wanted {keep:#x}"));
     }
     if policy.hardening.no_new_privs == NewPrivileges::Never && report.no_new_privs != Some(true) {

@@ -330,7 +330,7 @@ fn only_the_launch_knows_the_secret() {
 #[test]
 fn the_tree_is_shallow() {
     let program = compile_for(&Filter::baseline(), Architecture::X86_64).unwrap();
-    assert!(program.code.len() < 300, "{}\n{program}", program.code.len());
+    assert!(program.code.len() < 250, "{}\n{program}", program.code.len());
     let deepest = (0..600)
         .map(|number| bpf::steps(&program.code, &Data { number, audit: program.on.audit(), args: [0; 6] }));
     assert!(deepest.max() < Some(32));
