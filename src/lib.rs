@@ -34,10 +34,10 @@
 //!
 //! # Threads and process-wide things
 //!
-//! The crate changes nothing of its caller: no directory, mask, environment, signal, mount or id. It keeps at most two threads
-//! of its own, made when they are first needed: `ringfence-watch` ends a child that was stopped in the window, and
-//! `ringfence` clones programs that are PID 1 themselves ([`Init::Program`]), as the kernel ties their life to the thread
-//! that cloned them.
+//! The crate changes nothing of its caller: no directory, mask, environment, signal, mount or id. It keeps at most three threads
+//! of its own, made when they are first needed: `ringfence-watch` ends a child that was stopped in the window,
+//! `ringfence-clock` watches the limits of time ([`Builder::wall_time`]), and `ringfence` clones programs that are PID 1
+//! themselves ([`Init::Program`]), as the kernel ties their life to the thread that cloned them.
 //!
 //! # Kernels
 //!
@@ -63,14 +63,14 @@ pub use host::{Host, doctor};
 pub use plan::Plan;
 pub use policy::{
     Absence, Access, AccessFs, AccessNet, Action, Architecture, Argument, AuditLog, Bind, Builder,
-    Capabilities, Capability, Condition, Execution, FileItem, Filter, Hardening, IdRange, Identity, Init,
-    Landlock, Launch, Limit, Mapping, Mount, MountKind, NamespaceSets, Namespaces, Need, NewPrivileges,
-    Policy, ProcMount, ProcRung, Resource, Root, Rule, Scopes, Session, Source, Submounts, TimeOffsets,
-    Tmpfs, Wanted, Width, prefer,
+    Capabilities, Capability, Clocks, Condition, Execution, FileItem, Filter, Grace, Hardening, IdRange,
+    Identity, Init, Landlock, Launch, Limit, Mapping, Mount, MountKind, NamespaceSets, Namespaces, Need,
+    NewPrivileges, Policy, ProcMount, ProcRung, Resource, Root, Rule, Scopes, Session, Source, Submounts,
+    TimeOffsets, Tmpfs, Wanted, Width, prefer,
 };
 pub use process::{
-    Child, ChildStderr, ChildStdin, ChildStdout, Command, Core, ExitStatus, Held, Outcome, Sandbox, Stdio,
-    Usage, Verdict,
+    Child, ChildStderr, ChildStdin, ChildStdout, Clock, Command, Core, ExitStatus, Held, Outcome, Sandbox,
+    Stdio, Usage, Verdict,
 };
 pub use spawn::{
     Enforcement, FilterState, LandlockPath, LandlockPathState, LandlockPort, LandlockState, LaunchMethod,

@@ -57,6 +57,14 @@ pub enum Mistake {
     UnmappedGroups { groups: Vec<u32> },
     #[error("{what} is {value}, possible are {from} to {to}")]
     OutOfRange { what: &'static str, value: i64, from: i64, to: i64 },
+    #[error("{what}: a limit of nothing ends every program at once")]
+    ZeroLimit { what: &'static str },
+    #[error(
+        "grace(): signal {signal} cannot be handled: SIGKILL is sent at the end of the period, SIGSTOP stops"
+    )]
+    BadGraceSignal { signal: i32 },
+    #[error("grace() without a clock: give wall_time() or cpu_time(), too")]
+    GraceWithoutClock,
     #[error("{resource}: the soft limit {soft} is above the hard one {hard}")]
     SoftAboveHard { resource: &'static str, soft: u64, hard: u64 },
     #[error("system call {name:?}: no architecture has a call of this name (syscalls(2))")]

@@ -78,6 +78,8 @@ pub enum Step {
     Verify,
     /// `execve`.
     Exec,
+    /// The clocks of a running program.
+    Clocks,
     /// Waiting for the end.
     Wait,
     /// Ending what runs.
@@ -122,6 +124,7 @@ impl Display for Step {
             Self::Seccomp => "seccomp",
             Self::Verify => "verify",
             Self::Exec => "exec",
+            Self::Clocks => "clocks",
             Self::Wait => "wait",
             Self::Kill => "kill",
         })

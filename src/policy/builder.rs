@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::capability::Capabilities;
 use super::check;
+use super::clock::Clocks;
 use super::identity::{Identity, Mapping};
 use super::landlock::Landlock;
 use super::limit::{Limit, Resource};
@@ -50,6 +51,7 @@ impl Default for Builder {
             loopback: Some(().into()),
             capabilities: Capabilities::NONE,
             limits: vec![core],
+            clocks: Clocks::default(),
             hardening: Hardening::default(),
             seccomp: Some(Filter::baseline()),
             landlock: None,
@@ -81,7 +83,7 @@ impl Builder {
         Ok(policy)
     }
 
-    fn set(mut self, change: impl FnOnce(&mut Policy)) -> Self {
+    pub(super) fn set(mut self, change: impl FnOnce(&mut Policy)) -> Self {
         change(&mut self.policy);
         self
     }

@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 
 use super::Policy;
 use super::capability::Capability;
+use super::clock;
 use super::identity::{IdRange, Mapping};
 use super::landlock::{AccessFs, StandIn};
 use super::mount::{Bind, Hiding, Mount, MountKind, ProcRung, Root, Source};
@@ -31,6 +32,7 @@ pub(super) fn check(policy: &Policy) -> Result<()> {
     process(policy, &mut mistakes);
     seccomp(policy, &mut mistakes);
     landlock(policy, &mut mistakes);
+    mistakes.extend(clock::mistakes(policy));
     if mistakes.is_empty() { Ok(()) } else { Err(Error::invalid_policy(mistakes)) }
 }
 

@@ -3,6 +3,7 @@
 mod builder;
 mod capability;
 mod check;
+mod clock;
 mod identity;
 mod landlock;
 mod limit;
@@ -17,6 +18,7 @@ pub use self::landlock::{AccessFs, AccessNet, AuditLog, Landlock, Scopes};
 pub(crate) use self::landlock::{Handled, Rights, rules as landlock_rules};
 pub use builder::Builder;
 pub use capability::{Capabilities, Capability};
+pub use clock::{Clocks, Grace};
 pub use identity::{IdRange, Identity, Mapping};
 pub use limit::{Limit, Resource};
 pub use mount::{
@@ -44,6 +46,7 @@ pub struct Policy {
     pub(crate) loopback: Option<Wanted<()>>,
     pub(crate) capabilities: Capabilities,
     pub(crate) limits: Vec<Limit>,
+    pub(crate) clocks: Clocks,
     pub(crate) hardening: Hardening,
     pub(crate) seccomp: Option<Filter>,
     pub(crate) landlock: Option<Landlock>,
@@ -81,6 +84,12 @@ impl Policy {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// How long it may run, and how much it may write.
+    #[must_use]
+    pub fn clocks(&self) -> &Clocks {
+        &self.clocks
     }
 
     /// The system-call filter; `None` where every call is allowed.

@@ -3,16 +3,20 @@
 use std::io;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::clock::{Clock, Watched};
 use super::outcome::{Core, ExitStatus, Outcome, Usage, Verdict};
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::Init;
 use crate::spawn::{Enforcement, Running};
 use crate::sys::{self, Block, Reaped};
+
+/// Bytes read at once.
+const CHUNK: usize = 64 << 10;
 
 /// A program that runs behind the fence. Methods take `&self`: many threads may wait, signal and kill.
 ///
@@ -28,14 +32,18 @@ pub struct Child {
     pub stderr: Option<ChildStderr>,
     running: Running,
     killed: AtomicBool,
+    flooded: AtomicBool,
+    clocks: Option<Watched>,
 }
 
 impl Child {
     pub(super) fn new(
         running: Running,
         (stdin, stdout, stderr): (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>),
+        clocks: Option<Watched>,
     ) -> Self {
-        Self { stdin, stdout, stderr, running, killed: AtomicBool::new(false) }
+        let (killed, flooded) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { stdin, stdout, stderr, running, killed, flooded, clocks }
     }
 
     /// The program's pid as the caller sees it. For signals use the handle: a pid can be another process's by now.
@@ -104,7 +112,8 @@ impl Child {
     }
 
     /// Waits for the end and collects what the program wrote to piped streams; standard input is closed first. Both
-    /// streams are read at once, so neither can fill up and stop the program.
+    /// streams are read at once, so neither can fill up and stop the program. What is collected is bounded by
+    /// [`crate::Builder::output_limit`].
     ///
     /// # Errors
     /// Where reading or waiting fails.
@@ -115,9 +124,10 @@ impl Child {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             Error::new(ErrorKind::Process, Step::Wait, "output").call("read", errno)
         };
+        let left = AtomicU64::new(self.running.fence.policy.clocks().output.unwrap_or(u64::MAX));
         let (out, err) = thread::scope(|scope| {
-            let reader = scope.spawn(move || collect(stderr));
-            let out = collect(stdout);
+            let reader = scope.spawn(|| self.collect(stderr, &left));
+            let out = self.collect(stdout, &left);
             let err = reader.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
             (out, err)
         });
@@ -159,6 +169,33 @@ impl Child {
         sys::send_signal(self.running.parent.pidfd(), signal).map_err(failed)
     }
 
+    /// Reads a stream to its end, or until both together have given more than may be left.
+    fn collect(&self, stream: Option<impl Read>, left: &AtomicU64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let Some(mut stream) = stream else { return Ok(bytes) };
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let count = match stream.read(&mut chunk) {
+                Ok(0) => return Ok(bytes),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let wrote = u64::try_from(count).unwrap_or(u64::MAX);
+            let before = left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(wrote)));
+            let before = before.unwrap_or(0);
+            let kept = usize::try_from(before).map_or(count, |before| before.min(count));
+            bytes.extend_from_slice(&chunk[..kept]);
+            if before < wrote {
+                self.flooded.store(true, Ordering::SeqCst);
+                // Whether it could be killed shows in the wait that follows.
+                self.running.parent.end();
+                return Ok(bytes);
+            }
+        }
+    }
+
     fn outcome(&self, reaped: Reaped) -> Outcome {
         let brief = self.running.parent.brief();
         let program = match (self.running.init, reaped) {
@@ -183,7 +220,29 @@ impl Child {
         }
     }
 
+    /// The verdict where one of the crate's own limits ended the program.
+    fn limited(&self, program: Option<ExitStatus>) -> Option<Verdict> {
+        let by_kill = program.is_none_or(|status| status.signal() == Some(libc::SIGKILL));
+        let clocks = self.running.fence.policy.clocks();
+        if let Some(limit) = clocks.output.filter(|_| by_kill && self.flooded.load(Ordering::SeqCst)) {
+            return Some(Verdict::TooMuchOutput { limit });
+        }
+        let clock = self.clocks.as_ref()?.ran_out()?;
+        // Without a grace period nothing but the kill was sent: another end came first.
+        if clocks.grace.is_none() && !by_kill {
+            return None;
+        }
+        let limit = match clock {
+            Clock::Wall => clocks.wall?,
+            Clock::Cpu => clocks.cpu?.value,
+        };
+        Some(Verdict::TimedOut { clock, limit })
+    }
+
     fn verdict(&self, program: Option<ExitStatus>, reaped: Reaped) -> Verdict {
+        if let Some(verdict) = self.limited(program) {
+            return verdict;
+        }
         let killed = self.killed.load(Ordering::SeqCst);
         let signaled = |status: ExitStatus| {
             status.signal().map(|signal| {
@@ -206,14 +265,6 @@ impl Child {
             (None, Reaped::Gone | Reaped::Running) => Verdict::Lost,
         }
     }
-}
-
-fn collect(stream: Option<impl Read>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(mut stream) = stream {
-        stream.read_to_end(&mut bytes)?;
-    }
-    Ok(bytes)
 }
 
 impl AsFd for Child {

@@ -1,8 +1,10 @@
 //! A child that is set up and confined and waits before it becomes the program.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use super::child::Child;
+use super::clock;
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
 use crate::error::Result;
 use crate::spawn::{Enforcement, Running};
@@ -47,11 +49,16 @@ impl Held {
     /// [`crate::ErrorKind::Exec`] where the program could not be executed, [`crate::ErrorKind::Setup`] where a step of the
     /// command (working directory, descriptors) failed. The child is gone then.
     pub fn release(mut self) -> Result<Child> {
+        let clocks = self.running.fence.policy.clocks().clone();
+        let init = self.running.parent.pid();
+        let ready = clock::prepare(&clocks, self.running.parent.pidfd(), init)?;
+        let released = Instant::now();
         self.running.release()?;
+        let expired = ready.map(|ready| ready.begin(released));
         let (stdin, stdout, stderr) = self.streams;
         let streams =
             (stdin.map(ChildStdin::from), stdout.map(ChildStdout::from), stderr.map(ChildStderr::from));
-        Ok(Child::new(self.running, streams))
+        Ok(Child::new(self.running, streams, expired))
     }
 }
 

@@ -1,13 +1,16 @@
 //! What users hold: the sandbox, its commands, a held child, a running child, an outcome. It must not make decisions of policy.
 
 mod child;
+mod clock;
 mod command;
+mod cpu;
 mod held;
 mod outcome;
 mod sandbox;
 mod stdio;
 
 pub use child::Child;
+pub use clock::Clock;
 pub use command::Command;
 pub use held::Held;
 pub use outcome::{Core, ExitStatus, Outcome, Usage, Verdict};

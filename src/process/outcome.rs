@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::clock::Clock;
+
 /// A wait status (wait(2)), exactly as the program's parent saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ExitStatus(i32);
@@ -67,6 +69,19 @@ pub enum Verdict {
         /// Whether a core was dumped.
         core: Core,
     },
+    /// A clock ran out ([`crate::Builder::wall_time`], [`crate::Builder::cpu_time`]). The program may have ended by itself in
+    /// its grace period: [`Outcome::status`] says so.
+    TimedOut {
+        /// Which clock.
+        clock: Clock,
+        /// What it was set to.
+        limit: Duration,
+    },
+    /// It wrote more than [`crate::Builder::output_limit`] to its piped streams and was killed.
+    TooMuchOutput {
+        /// The limit, bytes.
+        limit: u64,
+    },
     /// The caller's handle killed it.
     Killed,
     /// Someone else reaped it, and the kernel no longer knows how it ended.
@@ -90,6 +105,14 @@ impl Display for Verdict {
                 Ok(known) => write!(f, "killed by {}", known.as_str()),
                 Err(_) => write!(f, "killed by signal {signal}"),
             },
+            Self::TimedOut { clock, limit } => {
+                let clock = match clock {
+                    Clock::Wall => "time",
+                    Clock::Cpu => "CPU time",
+                };
+                write!(f, "out of {clock}: the limit is {limit:?}")
+            }
+            Self::TooMuchOutput { limit } => write!(f, "wrote too much: the limit is {limit} bytes"),
             Self::Killed => f.write_str("killed by the caller"),
             Self::Lost => f.write_str("lost: someone else reaped it"),
         }

@@ -74,7 +74,7 @@ pub(crate) struct Running {
     pub(crate) init: Init,
     /// The program as this process sees it.
     pub(crate) program: i32,
-    fence: Arc<Fence>,
+    pub(crate) fence: Arc<Fence>,
     index: usize,
     linked: Linked,
 }

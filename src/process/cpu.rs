@@ -1,0 +1,83 @@
+//! How much CPU time a tree of processes has used. It must not stop or signal any of them.
+
+use std::fs;
+use std::ops::Range;
+use std::time::Duration;
+
+use nix::unistd::{SysconfVar, sysconf};
+
+/// Reads the CPU time of everything inside.
+#[derive(Debug)]
+pub(super) struct CpuMeter {
+    /// The first process inside.
+    root: i32,
+    begun: Duration,
+    /// What was read last: a tree whose processes end while it is read shows less than before.
+    most: Duration,
+    tick: Duration,
+}
+
+/// Fields of `/proc/PID/stat` behind the name (proc_pid_stat(5)): utime, stime, cutime, cstime.
+const TIMES: Range<usize> = 11..15;
+
+impl CpuMeter {
+    /// By the processes below `root` in the tree of parents, which the sandbox's init keeps whole: orphans become its
+    /// children, and what it reaped is counted as its own (`cutime`). Not counted are children of a process that ignores
+    /// SIGCHLD (wait(2), "NOTES"). Resolution: a clock tick.
+    pub(super) fn of_tree(root: i32) -> Self {
+        let hertz = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|hertz| u32::try_from(hertz).ok());
+        let tick = Duration::from_secs(1) / hertz.unwrap_or(100).max(1);
+        let mut meter = Self { root, begun: Duration::ZERO, most: Duration::ZERO, tick };
+        meter.begun = meter.read();
+        meter
+    }
+
+    /// What was used since the meter was made.
+    pub(super) fn used(&mut self) -> Duration {
+        let now = self.read().saturating_sub(self.begun);
+        self.most = self.most.max(now);
+        self.most
+    }
+
+    fn read(&self) -> Duration {
+        let mut ticks = 0_u64;
+        let mut todo = vec![self.root];
+        while let Some(pid) = todo.pop() {
+            // A process that has ended is in its parent's sum, or not yet anybody's.
+            let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+            ticks = ticks.saturating_add(times(&stat));
+            todo.extend(children(pid));
+        }
+        self.tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
+    }
+}
+
+fn times(stat: &str) -> u64 {
+    // The name can hold anything, the last bracket ends it.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let numbers = fields.split_ascii_whitespace().skip(TIMES.start).take(TIMES.len());
+    numbers.filter_map(|number| number.parse::<u64>().ok()).sum()
+}
+
+/// Children of all its threads (proc_tid_children(5), since Linux 3.5, `CONFIG_PROC_CHILDREN`).
+fn children(pid: i32) -> Vec<i32> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let mut found = Vec::new();
+    for task in tasks.flatten() {
+        let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        found.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::times;
+
+    #[test]
+    fn a_name_with_brackets_and_blanks_moves_no_field() {
+        let stat = "7 (a) b) 1 2 3) S 1 7 7 0 -1 4194560 100 0 0 0 5 6 7 8 20 0 1 0 1 1 1";
+        assert_eq!(times(stat), 26);
+        assert_eq!(times(""), 0);
+    }
+}
