@@ -69,8 +69,8 @@ pub use policy::{
     TimeOffsets, Tmpfs, Wanted, Width, prefer,
 };
 pub use process::{
-    Child, ChildStderr, ChildStdin, ChildStdout, Clock, Command, Core, ExitStatus, Held, Outcome, Sandbox,
-    Stdio, Usage, Verdict,
+    Channel, Child, ChildStderr, ChildStdin, ChildStdout, Clock, Command, Core, ExitStatus, Held, Message,
+    Outcome, Sandbox, Stdio, Usage, Verdict,
 };
 pub use spawn::{
     Enforcement, FilterState, LandlockPath, LandlockPathState, LandlockPort, LandlockState, LaunchMethod,

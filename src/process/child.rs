@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::channel::Channel;
 use super::clock::{Clock, Watched};
 use super::outcome::{Core, ExitStatus, Outcome, Usage, Verdict};
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
@@ -30,6 +31,8 @@ pub struct Child {
     pub stdout: Option<ChildStdout>,
     /// The caller's end of a piped standard error.
     pub stderr: Option<ChildStderr>,
+    /// The caller's end of the channel, if the command has one.
+    pub channel: Option<Channel>,
     running: Running,
     killed: AtomicBool,
     flooded: AtomicBool,
@@ -40,10 +43,11 @@ impl Child {
     pub(super) fn new(
         running: Running,
         (stdin, stdout, stderr): (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>),
+        channel: Option<Channel>,
         clocks: Option<Watched>,
     ) -> Self {
         let (killed, flooded) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { stdin, stdout, stderr, running, killed, flooded, clocks }
+        Self { stdin, stdout, stderr, channel, running, killed, flooded, clocks }
     }
 
     /// The program's pid as the caller sees it. For signals use the handle: a pid can be another process's by now.

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::channel::Channel;
 use super::child::Child;
 use super::held::Held;
 use super::outcome::Outcome;
@@ -25,6 +26,9 @@ const PASSED_MAX: usize = 1_000;
 /// The kernel's own ceiling of a table of descriptors (proc(5), `fs.nr_open`, "default 1048576").
 const TARGET_MAX: RawFd = 1 << 20;
 
+/// Descriptors, and the numbers that they get inside.
+type Passed = Vec<(OwnedFd, i32)>;
+
 /// A program to run behind the fence.
 ///
 /// The environment starts empty and the streams are `/dev/null`, unless said otherwise. A command can be spawned many
@@ -40,6 +44,7 @@ pub struct Command {
     cwd: PathBuf,
     stdio: [Option<Stdio>; 3],
     passed: Vec<(RawFd, OwnedFd)>,
+    channel: Option<RawFd>,
 }
 
 impl Command {
@@ -54,6 +59,7 @@ impl Command {
             cwd: PathBuf::from("/"),
             stdio: [None, None, None],
             passed: Vec::new(),
+            channel: None,
         }
     }
 
@@ -144,6 +150,13 @@ impl Command {
         self
     }
 
+    /// Gives the program one end of a [`Channel`] under the number `target`, 3 or more, and that number in the environment
+    /// variable [`Channel::VARIABLE`]. The other end is [`Child::channel`], a new one for each spawn.
+    pub fn channel(&mut self, target: RawFd) -> &mut Self {
+        self.channel = Some(target);
+        self.env(Channel::VARIABLE, target.to_string())
+    }
+
     /// Sets up and confines a child that waits before it becomes the program.
     ///
     /// # Errors
@@ -200,21 +213,29 @@ impl Command {
         let (stdin, our_stdin) = streams[0].ends(0)?;
         let (stdout, our_stdout) = streams[1].ends(1)?;
         let (stderr, our_stderr) = streams[2].ends(2)?;
+        let (passed, channel) = self.with_channel(passed)?;
         let request = self.request([stdin, stdout, stderr], passed, program_fd)?;
         let running = launch(&self.fence, request)?;
-        Ok(Held::new(running, (our_stdin, our_stdout, our_stderr)))
+        Ok(Held::new(running, (our_stdin, our_stdout, our_stderr), channel))
+    }
+
+    /// The program's end of the channel among what is passed, and the caller's.
+    fn with_channel(&self, mut passed: Passed) -> Result<(Passed, Option<Channel>)> {
+        let Some(target) = self.channel else { return Ok((passed, None)) };
+        check_target(target, &passed)?;
+        let (ours, theirs) = Channel::pair().map_err(|error| {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            Error::new(ErrorKind::Setup, Step::Descriptors, "channel").call("socketpair", errno)
+        })?;
+        passed.push((theirs.into(), target));
+        Ok((passed, Some(ours)))
     }
 
     fn mistake(object: impl Into<Object>, why: &str) -> Error {
         Error::new(ErrorKind::InvalidCommand, Step::Command, object).detail(why)
     }
 
-    fn request(
-        &self,
-        stdio: [OwnedFd; 3],
-        passed: Vec<(OwnedFd, i32)>,
-        program_fd: Option<OwnedFd>,
-    ) -> Result<Request> {
+    fn request(&self, stdio: [OwnedFd; 3], passed: Passed, program_fd: Option<OwnedFd>) -> Result<Request> {
         let name = Object::SandboxPath(PathBuf::from(&self.program));
         let arg0 = self.arg0.as_ref().unwrap_or(&self.program);
         let mut argv = vec![c_string(arg0, || "argument 0".to_owned())?];
@@ -274,26 +295,31 @@ impl Command {
         Ok(Program::Paths(paths))
     }
 
-    fn passed(&self) -> Result<Vec<(OwnedFd, i32)>> {
+    fn passed(&self) -> Result<Passed> {
         if self.passed.len() > PASSED_MAX {
             return Err(Self::mistake("descriptors", "at most 1000 can be passed"));
         }
-        let mut list: Vec<(OwnedFd, i32)> = Vec::new();
+        let mut list: Passed = Vec::new();
         for (target, fd) in &self.passed {
-            let object = Object::Fd(*target);
-            if *target < 3 {
-                return Err(Self::mistake(object, "0, 1 and 2 are stdin, stdout and stderr"));
-            }
-            if *target > TARGET_MAX {
-                return Err(Self::mistake(object, "the number is larger than any table of descriptors"));
-            }
-            if list.iter().any(|(_, other)| other == target) {
-                return Err(Self::mistake(object, "two descriptors for one number"));
-            }
+            check_target(*target, &list)?;
             list.push((duplicate(fd.as_raw_fd())?, *target));
         }
         Ok(list)
     }
+}
+
+fn check_target(target: RawFd, taken: &[(OwnedFd, i32)]) -> Result<()> {
+    let mistake = |why| Err(Command::mistake(Object::Fd(target), why));
+    if target < 3 {
+        return mistake("0, 1 and 2 are stdin, stdout and stderr");
+    }
+    if target > TARGET_MAX {
+        return mistake("the number is larger than any table of descriptors");
+    }
+    if taken.iter().any(|(_, other)| *other == target) {
+        return mistake("two descriptors for one number");
+    }
+    Ok(())
 }
 
 fn duplicate(fd: RawFd) -> Result<OwnedFd> {

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
+use super::channel::Channel;
 use super::child::Child;
 use super::clock;
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
@@ -18,11 +19,12 @@ pub(super) type Streams = (Option<OwnedFd>, Option<OwnedFd>, Option<OwnedFd>);
 pub struct Held {
     running: Running,
     streams: Streams,
+    channel: Option<Channel>,
 }
 
 impl Held {
-    pub(super) fn new(running: Running, streams: Streams) -> Self {
-        Self { running, streams }
+    pub(super) fn new(running: Running, streams: Streams, channel: Option<Channel>) -> Self {
+        Self { running, streams, channel }
     }
 
     /// The pid that will be the program's, as the caller sees it.
@@ -58,7 +60,7 @@ impl Held {
         let (stdin, stdout, stderr) = self.streams;
         let streams =
             (stdin.map(ChildStdin::from), stdout.map(ChildStdout::from), stderr.map(ChildStderr::from));
-        Ok(Child::new(self.running, streams, expired))
+        Ok(Child::new(self.running, streams, self.channel, expired))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What users hold: the sandbox, its commands, a held child, a running child, an outcome. It must not make decisions of policy.
 
+mod channel;
 mod child;
 mod clock;
 mod command;
@@ -9,6 +10,7 @@ mod outcome;
 mod sandbox;
 mod stdio;
 
+pub use channel::{Channel, Message};
 pub use child::Child;
 pub use clock::Clock;
 pub use command::Command;

@@ -3,17 +3,19 @@
 use nix::errno::Errno as NixErrno;
 mod machine;
 mod memory;
+mod message;
 mod mount;
 mod probe;
 mod process;
 
 pub(crate) use machine::{Buffer, CloneHow, Cloned, MACHINE, clone_into_table, machine_text};
 pub(crate) use memory::{SharedMap, executable_memfd};
+pub(crate) use message::{DESCRIPTORS, Whole, receive_with_fds};
 pub(crate) use mount::{TreeFlags, can_clone_trees, clone_tree, restrict_tree};
 pub(crate) use probe::{landlock_abi, last_capability, probe_call, secure_exec, try_clone_namespaces};
 pub(crate) use process::{
-    Block, Reaped, duplicate, exit_info, kill_by_number, open_pidfd, poll_fd, readable_fds, reap,
-    receive_with_pid, secret, send_signal, set_limit, set_priority,
+    Block, Reaped, close_on_exec, duplicate, exit_info, kill_by_number, open_pidfd, poll_fd, readable_fds,
+    reap, receive_with_pid, secret, send_signal, set_limit, set_priority,
 };
 
 /// An errno as the kernel gave it.

@@ -179,6 +179,13 @@ pub(crate) fn duplicate(fd: i32, above: i32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// `fcntl(number, F_SETFD, FD_CLOEXEC)`, of a number that may not be open.
+pub(crate) fn close_on_exec(fd: i32) -> Result<(), Errno> {
+    let args = [number(fd), number(libc::F_SETFD), number(libc::FD_CLOEXEC), 0, 0, 0];
+    // SAFETY: F_SETFD takes numbers only.
+    unsafe { raw(libc::SYS_fcntl, args) }.map(drop)
+}
+
 /// `getrandom(buffer, 8, 0)`: a number that nobody can guess.
 pub(crate) fn secret() -> Result<u64, Errno> {
     let mut bytes = [0_u8; 8];

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
-use ringfence::{Builder, Child, Command, Mount, Outcome, Sandbox};
+use ringfence::{Builder, Child, Command, Mount, Outcome, Sandbox, Stdio as Piped};
 
 /// Set in a process that runs one test alone; its value is the role.
 const ROLE: &str = "RINGFENCE_TEST_ROLE";
@@ -201,6 +201,16 @@ pub(crate) fn kernel() -> (u32, u32) {
 /// Runs the body behind this fence: the test's own binary is the program. The ends of streams and the environment are
 /// those of a plain command.
 pub(crate) fn inside<F: FnOnce()>(builder: Builder, body: F) {
+    inside_with(builder, |_| {}, |_| {}, body);
+}
+
+/// The same, with a word to the command, and something to do in the caller meanwhile.
+pub(crate) fn inside_with<F: FnOnce()>(
+    builder: Builder,
+    prepare: impl FnOnce(&mut Command),
+    meanwhile: impl FnOnce(&Child),
+    body: F,
+) {
     let name = test_name(&body);
     if role().as_deref() == Some("inside") {
         body();
@@ -211,7 +221,11 @@ pub(crate) fn inside<F: FnOnce()>(builder: Builder, body: F) {
     let sandbox = builder.mount(program).build().unwrap();
     let mut command = sandbox.command("/test");
     command.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(ROLE, "inside");
-    let outcome = command.output().unwrap();
+    command.stdout(Piped::piped()).stderr(Piped::piped());
+    prepare(&mut command);
+    let child = command.spawn().unwrap();
+    meanwhile(&child);
+    let outcome = child.wait_with_output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
     assert!(outcome.success() && out.contains("1 passed"), "{:?}\n{out}\n{err}", outcome.verdict());
 }
