@@ -11,7 +11,7 @@ use super::outcome::{Core, ExitStatus, Outcome, Usage, Verdict};
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::Init;
-use crate::spawn::{Enforcement, Running};
+use crate::spawn::{Enforcement, RefusedCall, Running};
 use crate::sys::{self, Block, Reaped};
 
 /// A program that runs behind the fence. Methods take `&self`: many threads may wait, signal and kill.
@@ -172,6 +172,7 @@ impl Child {
             Reaped::Ended { usage, .. } => Usage::from_words(&usage.words),
             Reaped::Running | Reaped::Gone => Usage::default(),
         };
+        let seen = self.running.seen();
         let usage = brief.usage().map_or(tree, |words| Usage::from_words(&words));
         Outcome {
             status: program,
@@ -179,12 +180,20 @@ impl Child {
             tree_usage: tree,
             stdout: Vec::new(),
             stderr: Vec::new(),
-            verdict: self.verdict(program, reaped),
+            verdict: self.verdict(program, reaped, &seen.refused),
+            refused_calls: seen.refused,
+            refused_calls_more: seen.refused_more,
+            supervisor_faults: seen.faults,
         }
     }
 
-    fn verdict(&self, program: Option<ExitStatus>, reaped: Reaped) -> Verdict {
+    fn verdict(&self, program: Option<ExitStatus>, reaped: Reaped, refused: &[RefusedCall]) -> Verdict {
         let killed = self.killed.load(Ordering::SeqCst);
+        // The supervisor's own signal; it notes the call before it sends it.
+        let own = refused.iter().find(|call| call.process == self.id());
+        if let (Some(call), Some(libc::SIGKILL)) = (own, program.and_then(ExitStatus::signal)) {
+            return Verdict::Refused { call: *call };
+        }
         let signaled = |status: ExitStatus| {
             status.signal().map(|signal| {
                 let core = if status.core_dumped() { Core::Dumped } else { Core::None };

@@ -4,12 +4,18 @@ use nix::errno::Errno as NixErrno;
 mod machine;
 mod memory;
 mod mount;
+mod notify;
 mod probe;
 mod process;
 
 pub(crate) use machine::{Buffer, CloneHow, Cloned, MACHINE, clone_into_table, machine_text};
 pub(crate) use memory::{SharedMap, executable_memfd};
 pub(crate) use mount::{TreeFlags, can_clone_trees, clone_tree, restrict_tree};
+pub(crate) use notify::{
+    Injection, Notification, NotificationAnswer, NotificationSizes, answer_notification, fetch_fd, inject,
+    inject_and_answer, notification_sizes, notification_waits, open_thread_pidfd,
+    receive_notification,
+};
 pub(crate) use probe::{landlock_abi, last_capability, probe_call, secure_exec, try_clone_namespaces};
 pub(crate) use process::{
     Block, Reaped, duplicate, exit_info, kill_by_number, open_pidfd, poll_fd, readable_fds, reap,
