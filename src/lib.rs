@@ -73,8 +73,9 @@ pub use process::{
     Outcome, Sandbox, Stdio, Usage, Verdict,
 };
 pub use spawn::{
-    Enforcement, FilterState, LandlockPath, LandlockPathState, LandlockPort, LandlockState, LaunchMethod,
-    Missing, NamespaceState,
+    CallError, Enforcement, FilterState, LandlockPath, LandlockPathState, LandlockPort, LandlockState,
+    LaunchMethod, Missing, NamespaceState, NotifiedCall, OnExec, RefusedCall, Response, Supervisor,
+    SupervisorState,
 };
 
 /// For the crate's own tests: no promise is made about anything in it.

@@ -47,6 +47,13 @@ bitflags! {
         const TIME_NS_ON_EXEC = 1 << 16;
         /// The caller itself may copy its mounts: the calls above, and CAP_SYS_ADMIN over its own mount namespace.
         const CLONE_TREES = 1 << 17;
+        /// SECCOMP_FILTER_FLAG_NEW_LISTENER of seccomp(2), Linux 5.0. Whether a listener can be had is known only by trying:
+        /// there can be one around a process, and the caller may have it already.
+        const SECCOMP_LISTENER = 1 << 18;
+        /// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV of seccomp(2), Linux 5.19.
+        const SECCOMP_WAIT_KILLABLE = 1 << 19;
+        /// pidfd_getfd(2), Linux 5.6. Docker's filter hides it from containers without CAP_SYS_PTRACE.
+        const PIDFD_GETFD = 1 << 20;
     }
 }
 
@@ -69,6 +76,9 @@ const WEXITED: u64 = 4;
 const CLOSE_RANGE_CLOEXEC: u64 = 4;
 const MFD_CLOEXEC: u64 = 1;
 const MFD_EXEC: u64 = 0x10;
+const SET_MODE_FILTER: u64 = 1;
+const NEW_LISTENER: u64 = 8;
+const WAIT_KILLABLE: u64 = 0x20;
 
 /// Each row rests on the order of checks in the kernel: the answer is given before a privilege is asked for, so it is
 /// the same for root and for a stranger, and anything else (ENOSYS, EPERM, EACCES) comes from a kernel without the call
@@ -89,8 +99,11 @@ const MFD_EXEC: u64 = 0x10;
 /// * `execveat(-1, NULL, NULL, NULL, 0)`: EFAULT, the path is read first.
 /// * `faccessat2(-1, NULL, 8, 0)`: EINVAL, a mode that does not exist.
 /// * `keyctl(~0)`: EOPNOTSUPP, no such operation.
+/// * `seccomp(SET_MODE_FILTER, flags, NULL)`: EFAULT, the filter is read after the flags were found valid (EINVAL) and
+///   before `no_new_privs` is asked for.
+/// * `pidfd_getfd(-1, 0, ~0)`: EINVAL, flags that do not exist.
 /// * `waitid(P_PIDFD, unused, NULL, WEXITED, NULL)`: EBADF; a kernel before 5.4 finds the type unknown (EINVAL).
-const PROBES: [Probe; 13] = [
+const PROBES: [Probe; 16] = [
     probe(Features::CLONE3, libc::SYS_clone3, [0; 6], libc::EINVAL),
     probe(Features::PIDFD_OPEN, libc::SYS_pidfd_open, [NONE, 0, 0, 0, 0, 0], libc::EINVAL),
     probe(Features::PIDFD_SEND_SIGNAL, libc::SYS_pidfd_send_signal, [NONE, 0, 0, NONE, 0, 0], libc::EINVAL),
@@ -109,6 +122,19 @@ const PROBES: [Probe; 13] = [
     probe(Features::FACCESSAT2, libc::SYS_faccessat2, [NONE, 0, 8, 0, 0, 0], libc::EINVAL),
     probe(Features::KEYCTL, libc::SYS_keyctl, [NONE, 0, 0, 0, 0, 0], libc::EOPNOTSUPP),
     probe(Features::WAITID_PIDFD, libc::SYS_waitid, [P_PIDFD, UNUSED_FD, 0, WEXITED, 0, 0], libc::EBADF),
+    probe(
+        Features::SECCOMP_LISTENER,
+        libc::SYS_seccomp,
+        [SET_MODE_FILTER, NEW_LISTENER, 0, 0, 0, 0],
+        libc::EFAULT,
+    ),
+    probe(
+        Features::SECCOMP_WAIT_KILLABLE,
+        libc::SYS_seccomp,
+        [SET_MODE_FILTER, NEW_LISTENER | WAIT_KILLABLE, 0, 0, 0, 0],
+        libc::EFAULT,
+    ),
+    probe(Features::PIDFD_GETFD, libc::SYS_pidfd_getfd, [NONE, 0, NONE, 0, 0, 0], libc::EINVAL),
 ];
 
 const fn probe(feature: Features, number: c_long, args: [u64; 6], answer: i32) -> Probe {
@@ -166,7 +192,7 @@ fn makes_executable(memfd: impl Fn(u64) -> Option<i32>) -> bool {
 }
 
 /// Names for people, in the order of the flags.
-pub(super) const NAMES: [(Features, &str, &str); 18] = [
+pub(super) const NAMES: [(Features, &str, &str); 21] = [
     (Features::CLONE3, "clone3", "5.3"),
     (Features::PIDFD_OPEN, "pidfd_open", "5.3"),
     (Features::OPENAT2, "openat2", "5.6"),
@@ -185,4 +211,7 @@ pub(super) const NAMES: [(Features, &str, &str); 18] = [
     (Features::PROC_SUBSET_PID, "proc with subset=pid", "5.8"),
     (Features::TIME_NS_ON_EXEC, "time namespaces entered by execve", "6.2"),
     (Features::CLONE_TREES, "mounts copied by the caller", "5.2"),
+    (Features::SECCOMP_LISTENER, "seccomp with a listener", "5.0"),
+    (Features::SECCOMP_WAIT_KILLABLE, "seccomp with SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "5.19"),
+    (Features::PIDFD_GETFD, "pidfd_getfd", "5.6"),
 ];

@@ -51,6 +51,10 @@ pub(crate) const SECRET: u32 = 0x1a0;
 pub(crate) const SECRET_LOW: u32 = 0x1a8;
 /// u64: its high half likewise.
 pub(crate) const SECRET_HIGH: u32 = 0x1b0;
+/// i64: the number of the filter's listener in the child, or the errno that there is none for, negative. 0: not known yet.
+pub(crate) const LISTENER: u32 = 0x1e0;
+/// u64: 1 if the caller can take the listener over and will supervise.
+pub(crate) const SUPERVISED: u32 = 0x1e8;
 /// Sources of binds: [`SOURCE_SIZE`] bytes each.
 pub(crate) const SOURCES: u32 = 0x200;
 /// Per source: u64 kind, u64 inode, u64 device (major, minor as two u32).

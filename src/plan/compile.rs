@@ -94,6 +94,8 @@ pub(crate) fn compile(policy: &Policy, host: &Host, set: Namespaces) -> Result<P
     process::signals(context);
     // Confined already: init is what the program will be, less what the program may keep.
     init::split(context)?;
+    // Before the caller looks whether it can take the filter's listener over.
+    seccomp::make_fetchable(context);
     // The caller reads back what holds, and may keep the child here for as long as it likes.
     ready(context);
     // Its program is part of the plan; the tail attaches it last, as it would filter every step above.

@@ -13,7 +13,7 @@ use super::outcome::{Core, ExitStatus, Outcome, Usage, Verdict};
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::Init;
-use crate::spawn::{Enforcement, Running};
+use crate::spawn::{Enforcement, RefusedCall, Running};
 use crate::sys::{self, Block, Reaped};
 
 /// Bytes read at once.
@@ -213,6 +213,7 @@ impl Child {
             Reaped::Ended { usage, .. } => Usage::from_words(&usage.words),
             Reaped::Running | Reaped::Gone => Usage::default(),
         };
+        let seen = self.running.seen();
         let usage = brief.usage().map_or(tree, |words| Usage::from_words(&words));
         Outcome {
             status: program,
@@ -220,7 +221,10 @@ impl Child {
             tree_usage: tree,
             stdout: Vec::new(),
             stderr: Vec::new(),
-            verdict: self.verdict(program, reaped),
+            verdict: self.verdict(program, reaped, &seen.refused),
+            refused_calls: seen.refused,
+            refused_calls_more: seen.refused_more,
+            supervisor_faults: seen.faults,
         }
     }
 
@@ -243,11 +247,16 @@ impl Child {
         Some(Verdict::TimedOut { clock, limit })
     }
 
-    fn verdict(&self, program: Option<ExitStatus>, reaped: Reaped) -> Verdict {
+    fn verdict(&self, program: Option<ExitStatus>, reaped: Reaped, refused: &[RefusedCall]) -> Verdict {
+        let killed = self.killed.load(Ordering::SeqCst);
+        // The supervisor's own signal; it notes the call before it sends it.
+        let own = refused.iter().find(|call| call.process == self.id());
+        if let (Some(call), Some(libc::SIGKILL)) = (own, program.and_then(ExitStatus::signal)) {
+            return Verdict::Refused { call: *call };
+        }
         if let Some(verdict) = self.limited(program) {
             return verdict;
         }
-        let killed = self.killed.load(Ordering::SeqCst);
         let signaled = |status: ExitStatus| {
             status.signal().map(|signal| {
                 let core = if status.core_dumped() { Core::Dumped } else { Core::None };

@@ -15,7 +15,10 @@ use super::outcome::Outcome;
 use super::stdio::Stdio;
 use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::plan::{BRIEF_SPAN, Program};
-use crate::spawn::{Fence, Request, Strings, explain, launch};
+use crate::policy::Filter;
+use crate::spawn::{
+    Fence, NotifiedCall, Request, Response, SharedSupervisor, Strings, Supervisor, explain, launch,
+};
 use crate::sys;
 
 /// Where programs are looked for when the environment inside has no `PATH` (execvp(3)).
@@ -45,6 +48,7 @@ pub struct Command {
     stdio: [Option<Stdio>; 3],
     passed: Vec<(RawFd, OwnedFd)>,
     channel: Option<RawFd>,
+    supervisor: Option<SharedSupervisor>,
 }
 
 impl Command {
@@ -60,6 +64,7 @@ impl Command {
             stdio: [None, None, None],
             passed: Vec::new(),
             channel: None,
+            supervisor: None,
         }
     }
 
@@ -157,6 +162,39 @@ impl Command {
         self.env(Channel::VARIABLE, target.to_string())
     }
 
+    /// Who answers the calls that the filter's rules answer with [`crate::Action::Notify`], for every child of this command:
+    /// a thread of this process for each, from its exec to the end of whatever runs inside.
+    ///
+    /// A filter that notifies needs one, and one needs a filter that notifies: the spawn fails otherwise.
+    pub fn supervise(&mut self, supervisor: impl Supervisor + 'static) -> &mut Self {
+        self.supervisor = Some(SharedSupervisor(Arc::new(supervisor)));
+        self
+    }
+
+    /// The same with a closure.
+    ///
+    /// ```no_run
+    /// use ringfence::{Action, Filter, Response, Sandbox};
+    ///
+    /// # fn main() -> ringfence::Result<()> {
+    /// let filter = Filter::baseline().forget(["uname"]).deny(["uname"], Action::Notify);
+    /// let sandbox = Sandbox::builder().system_read_only().seccomp(filter).build()?;
+    /// let mut command = sandbox.command("uname");
+    /// let outcome = command.on_notify(|call| {
+    ///     println!("{:?} {:x?}", call.name(), call.arguments());
+    ///     Response::Errno(libc::EPERM)
+    /// });
+    /// # let _ = outcome.output()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_notify(
+        &mut self,
+        answer: impl Fn(&NotifiedCall<'_>) -> Response + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.supervise(answer)
+    }
+
     /// Sets up and confines a child that waits before it becomes the program.
     ///
     /// # Errors
@@ -205,6 +243,7 @@ impl Command {
         let passed = self.passed()?;
         let program_fd = self.program_fd.as_ref().map(|fd| duplicate(fd.as_raw_fd())).transpose()?;
         let null = Stdio::null();
+        self.check_supervisor()?;
         let stream = |number: usize, default| self.stdio[number].as_ref().unwrap_or(default);
         let streams = [stream(0, &null), stream(1, default), stream(2, default)];
         for (number, stream) in (0..).zip(streams) {
@@ -229,6 +268,19 @@ impl Command {
         })?;
         passed.push((theirs.into(), target));
         Ok((passed, Some(ours)))
+    }
+
+    /// What nobody would answer is not started, and who would never be asked is a mistake.
+    fn check_supervisor(&self) -> Result<()> {
+        let notifies = self.fence.policy.seccomp.as_ref().is_some_and(Filter::notifies);
+        match (notifies, &self.supervisor) {
+            (true, None) => Err(Self::mistake(
+                "supervisor",
+                "the filter has rules that notify, and nobody to answer: on_notify()",
+            )),
+            (false, Some(_)) => Err(Self::mistake("supervisor", "the filter has no rule that notifies")),
+            (true, Some(_)) | (false, None) => Ok(()),
+        }
     }
 
     fn mistake(object: impl Into<Object>, why: &str) -> Error {
@@ -266,6 +318,7 @@ impl Command {
             stdio,
             passed,
             program_fd,
+            supervisor: self.supervisor.clone(),
         })
     }
 

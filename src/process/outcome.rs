@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::clock::Clock;
+use crate::spawn::RefusedCall;
 
 /// A wait status (wait(2)), exactly as the program's parent saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,6 +83,11 @@ pub enum Verdict {
         /// The limit, bytes.
         limit: u64,
     },
+    /// It made a system call that its filter kills for, and was ended for that; the call was not made.
+    Refused {
+        /// Which.
+        call: RefusedCall,
+    },
     /// The caller's handle killed it.
     Killed,
     /// Someone else reaped it, and the kernel no longer knows how it ended.
@@ -101,6 +107,10 @@ impl Display for Verdict {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(code) => write!(f, "exited with {code}"),
+            Self::Refused { call } => write!(f, "ended by its filter for {call}"),
+            Self::Signaled { signal: libc::SIGSYS, .. } => {
+                f.write_str("killed by SIGSYS, a refused system call: which one is not known")
+            }
             Self::Signaled { signal, .. } => match Signal::try_from(*signal) {
                 Ok(known) => write!(f, "killed by {}", known.as_str()),
                 Err(_) => write!(f, "killed by signal {signal}"),
@@ -161,6 +171,14 @@ pub struct Outcome {
     pub stdout: Vec<u8>,
     /// What it wrote to a piped standard error, if that was collected.
     pub stderr: Vec<u8>,
+    /// System calls that ended a process inside, the program or another, in their order: the first 64. What the kernel killed
+    /// by itself is not among them ([`crate::SupervisorState`]).
+    pub refused_calls: Vec<RefusedCall>,
+    /// How many more there were.
+    pub refused_calls_more: u64,
+    /// What went wrong in the supervisor, panics of its callback above all: the first 64. Whatever was asked of it from then
+    /// on was refused.
+    pub supervisor_faults: Vec<String>,
     pub(super) verdict: Verdict,
 }
 

@@ -1,23 +1,25 @@
 //! A launch: the sets in order, each an attempt; and the child that came of it.
 
+mod release;
+
 use crate::machine::isa::INSN_SIZE;
-use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::process;
 use std::result::Result as StdResult;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::act::carry_out;
 use super::brief::Brief;
-use super::enforcement::{Enforcement, FilterState, LaunchMethod};
+use super::enforcement::{Enforcement, LaunchMethod};
 use super::explain::{Death, Region, causes, explain};
 use super::parent::{Heard, Parent};
 use super::request::Request;
 use super::source::{self, Found};
+use super::supervise::{SharedSupervisor, Supervision};
 use super::{map, verify};
 use crate::error::{Attempt, Error, ErrorKind, Object, Refusal, Result, Step, errno_text};
-use crate::host::{Features, Host, Status};
+use crate::host::{Features, Host};
 use crate::machine::image;
 use crate::machine::segment::Bases;
 use crate::machine::wire::Message;
@@ -77,6 +79,9 @@ pub(crate) struct Running {
     pub(crate) fence: Arc<Fence>,
     index: usize,
     linked: Linked,
+    supervisor: Option<SharedSupervisor>,
+    /// Its thread, from the exec on where the filter needs one.
+    supervision: Option<Supervision>,
 }
 
 /// Where the segments of one launch lie, and their code.
@@ -190,6 +195,7 @@ fn attempt(
     match confine(fence, compiled, &parent, &linked, (&sources, deadline)) {
         // The child has copies of all that the request held; the program's ends of pipes must not stay open here.
         Ok((mut report, program)) => {
+            let supervisor = request.supervisor.clone();
             drop(request);
             report.method = match method {
                 Method::Image { .. } => LaunchMethod::Image,
@@ -197,7 +203,8 @@ fn attempt(
             };
             let init = compiled.plan.init;
             let fence = Arc::clone(fence);
-            Ok(Running { parent, report, init, program, fence, index, linked })
+            let supervision = None;
+            Ok(Running { parent, report, init, program, fence, index, linked, supervisor, supervision })
         }
         // Dropping the parent kills and reaps the child.
         Err(error) => Err(Box::new((error, request))),
@@ -409,90 +416,6 @@ impl Linked {
                     "RLIMIT_NOFILE of the caller may be too low for the descriptors that the set-up holds",
                 ),
             _ => error,
-        }
-    }
-}
-
-/// After this time the socket's end is late, and the kernel's own mark is looked at.
-const LATE: Duration = Duration::from_millis(10);
-
-impl Running {
-    /// Lets the program go and waits until it runs. Then the filter holds: execve stands behind its attachment in the table,
-    /// and is not reached where the kernel refuses that.
-    pub(crate) fn release(&mut self) -> Result<()> {
-        self.run()?;
-        super::parent::forget_secret(self.parent.brief());
-        // Nothing is left to explain: a running program is not to cost the memory of its set-up.
-        (self.linked.tail, self.linked.window) = (Code::empty(), Code::empty());
-        if let FilterState::AtExec { instructions } = self.report.filter {
-            self.report.filter = FilterState::Attached { instructions };
-        }
-        Ok(())
-    }
-
-    fn run(&self) -> Result<()> {
-        let deadline = Instant::now() + self.fence.policy.setup_timeout;
-        self.parent.tell(Message::Go)?;
-        let mut announced = false;
-        loop {
-            let until = if announced { deadline.min(Instant::now() + LATE) } else { deadline };
-            match self.parent.hear(until)? {
-                Heard::Message(Message::Exec, _) if !announced => announced = true,
-                Heard::Message(..) => {
-                    let error = Error::new(ErrorKind::Setup, Step::Gate, "socket");
-                    return Err(error.detail("the child said something else"));
-                }
-                Heard::End if announced && !self.parent.gave_up() => return Ok(()),
-                Heard::End => return Err(self.exec_error(self.parent.death())),
-                // Someone else holds the socket's other end.
-                Heard::Nothing if self.parent.has_left() && !self.parent.gave_up() => return Ok(()),
-                Heard::Nothing if Instant::now() < deadline => {}
-                Heard::Nothing => {
-                    self.parent.end();
-                    return Err(self.exec_error(Death::TimedOut));
-                }
-            }
-        }
-    }
-
-    /// What the kernel says of the program's filters now.
-    pub(crate) fn seccomp_filters(&self) -> Option<u32> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.program)).ok()?;
-        let status = Status::parse(&text);
-        // A zombie has let go of its filters.
-        status.seccomp_filters.filter(|_| text.lines().all(|line| !line.starts_with("State:\tZ")))
-    }
-
-    fn exec_error(&self, death: Death) -> Error {
-        let Some((_, Ok(compiled))) = self.fence.plans.get(self.index) else {
-            return Error::new(ErrorKind::Setup, Step::Exec, "program");
-        };
-        let error = self.linked.explain(&self.fence, compiled, &self.parent, death);
-        if error.step() != Step::Exec || error.raw_os_error().is_none() {
-            return error;
-        }
-        self.refine(error, compiled.plan.tail_at)
-    }
-
-    /// `PATH` was searched: an entry that exists and was refused says more than the last one that did not exist. And a
-    /// program that exists, where exec says ENOENT, names an interpreter that does not.
-    fn refine(&self, error: Error, tail_at: u32) -> Error {
-        let brief = self.parent.brief().map();
-        let results: Vec<(u64, u64)> = self
-            .linked
-            .tail_cells
-            .iter()
-            .map(|offset| (brief.word(tail_at + offset), brief.word(tail_at + offset + 8)))
-            .collect();
-        let errno_of = |word: u64| i32::try_from(-word.cast_signed()).unwrap_or(0);
-        let telling = results.iter().find(|(seen, exec)| *seen == 0 && *exec != 0);
-        match telling.map(|(_, exec)| errno_of(*exec)) {
-            Some(libc::ENOENT) => error
-                .call("execve", libc::ENOENT)
-                .detail("the program exists inside; the interpreter or loader that it names does not"),
-            Some(errno) => error.call("execve", errno),
-            None if results.len() > 1 => error.detail("no directory of PATH has it inside"),
-            None => error,
         }
     }
 }

@@ -59,6 +59,34 @@ pub enum FilterState {
     },
 }
 
+/// Who answers the calls that the filter notifies of, and ends the processes whose calls it kills.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SupervisorState {
+    /// Nobody: the filter neither notifies nor kills.
+    NotNeeded,
+    /// A thread of the caller's, which starts before `execve`; that has not happened yet.
+    AtExec,
+    /// A thread of the caller's: refused calls are in the verdict.
+    Running,
+    /// The kernel kills by itself, with SIGSYS, and nobody learns the call.
+    KernelKills {
+        /// Why there is no supervisor.
+        why: String,
+    },
+}
+
+impl Display for SupervisorState {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotNeeded => f.write_str("not needed"),
+            Self::AtExec => f.write_str("a thread of the caller's, from exec on"),
+            Self::Running => f.write_str("a thread of the caller's"),
+            Self::KernelKills { why } => write!(f, "none: the kernel kills, and the call is not told: {why}"),
+        }
+    }
+}
+
 /// What holds for one sandbox, read back from the kernel by the caller while the program was set up and confined, and
 /// before it ran.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +113,8 @@ pub struct Enforcement {
     pub seccomp_filters: Option<u32>,
     /// The program's own filter.
     pub filter: FilterState,
+    /// Who stands behind that filter.
+    pub supervisor: SupervisorState,
     /// Which rung of each ladder was taken.
     pub choices: Vec<(Object, &'static str)>,
     /// Optional sources that do not exist on this host.
@@ -132,6 +162,9 @@ impl Display for Enforcement {
             writeln!(f, "seccomp       {filters} filters of the caller's")?;
         }
         self.write_filter(f)?;
+        if self.supervisor != SupervisorState::NotNeeded {
+            writeln!(f, "supervisor    {}", self.supervisor)?;
+        }
         if let Some(landlock) = &self.landlock {
             write!(f, "{landlock}")?;
         }

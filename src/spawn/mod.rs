@@ -12,10 +12,13 @@ mod parent;
 mod request;
 mod signals;
 mod source;
+mod supervise;
 mod verify;
 mod watchdog;
 
 pub use self::landlock::{LandlockPath, LandlockPathState, LandlockPort, LandlockState};
 pub(crate) use attempt::{Compiled, Fence, Running, explain_command as explain, launch};
-pub use enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState};
+pub use enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState, SupervisorState};
 pub(crate) use request::{Request, Strings};
+pub(crate) use supervise::SharedSupervisor;
+pub use supervise::{CallError, NotifiedCall, OnExec, RefusedCall, Response, Supervisor};

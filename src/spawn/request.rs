@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
+use super::supervise::SharedSupervisor;
 use crate::error::Object;
 use crate::plan::Program;
 
@@ -20,6 +21,8 @@ pub(crate) struct Request {
     pub(crate) passed: Vec<(OwnedFd, i32)>,
     /// What is executed, where that is a descriptor.
     pub(crate) program_fd: Option<OwnedFd>,
+    /// Who answers what the filter notifies of.
+    pub(crate) supervisor: Option<SharedSupervisor>,
 }
 
 /// C strings and the table of their addresses, as execve takes it.

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use super::brief::Brief;
-use super::enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState};
+use super::enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState, SupervisorState};
 use super::landlock;
 use super::source::Found;
 use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::host::{Answer, CapabilitySets, MountTable, Status};
 use crate::machine::layout::SOURCE_ABSENT;
-use crate::plan::{ItemKind, Plan};
+use crate::plan::{ItemKind, Listener, Plan};
 use crate::policy::{Access, MountKind, Namespaces, NewPrivileges, Policy, Root, Source};
 
 /// Reads what the kernel says of the confined process `pid`, in the sandbox whose first process is `first`, and compares it
@@ -42,10 +42,10 @@ pub(super) fn read_back(
         host_gid: status.gid.map(|ids| ids.effective),
         groups: status.groups.clone().unwrap_or_default(),
         seccomp_filters: status.seccomp_filters,
-        filter: plan
-            .filter
-            .as_ref()
-            .map_or(FilterState::None, |filter| FilterState::AtExec { instructions: filter.instructions }),
+        filter: plan.filter.as_ref().map_or(FilterState::None, |filter| FilterState::AtExec {
+            instructions: filter.instructions(Listener::Had),
+        }),
+        supervisor: supervisor(plan, policy),
         choices: choices(plan, brief),
         absent: absent(plan, sources),
         missing: missing(plan, brief),
@@ -209,4 +209,17 @@ fn absent(plan: &Plan, sources: &[Found]) -> Vec<PathBuf> {
             Source::Fd(_) => None,
         })
         .collect()
+}
+
+/// Who is to stand behind the filter.
+fn supervisor(plan: &Plan, policy: &Policy) -> SupervisorState {
+    let (Some(attach), Some(filter)) = (&plan.filter, &policy.seccomp) else {
+        return SupervisorState::NotNeeded;
+    };
+    match attach.untold {
+        _ if attach.listens() => SupervisorState::AtExec,
+        Some(lacks) => SupervisorState::KernelKills { why: format!("the host does not offer {lacks}") },
+        None if filter.kills_untold() => SupervisorState::KernelKills { why: "asked for".to_owned() },
+        None => SupervisorState::NotNeeded,
+    }
 }

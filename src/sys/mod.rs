@@ -5,6 +5,7 @@ mod machine;
 mod memory;
 mod message;
 mod mount;
+mod notify;
 mod probe;
 mod process;
 
@@ -12,6 +13,10 @@ pub(crate) use machine::{Buffer, CloneHow, Cloned, MACHINE, clone_into_table, ma
 pub(crate) use memory::{SharedMap, executable_memfd};
 pub(crate) use message::{DESCRIPTORS, Whole, receive_with_fds};
 pub(crate) use mount::{TreeFlags, can_clone_trees, clone_tree, restrict_tree};
+pub(crate) use notify::{
+    Injection, Notification, NotificationAnswer, NotificationSizes, answer_notification, fetch_fd, inject,
+    inject_and_answer, notification_sizes, notification_waits, open_thread_pidfd, receive_notification,
+};
 pub(crate) use probe::{landlock_abi, last_capability, probe_call, secure_exec, try_clone_namespaces};
 pub(crate) use process::{
     Block, Reaped, close_on_exec, duplicate, exit_info, kill_by_number, open_pidfd, poll_fd, readable_fds,

@@ -20,7 +20,7 @@ fn complete(call: u32, args: [u64; 6]) -> Result<(), i32> {
     let is = |name| call == number(name);
     if is(libc::SYS_close_range) && args[0] == u64::MAX {
         Ok(())
-    } else if is(libc::SYS_execveat) || is(libc::SYS_memfd_create) {
+    } else if is(libc::SYS_execveat) || is(libc::SYS_memfd_create) || is(libc::SYS_seccomp) {
         Err(libc::EFAULT)
     } else if is(libc::SYS_keyctl) {
         Err(libc::EOPNOTSUPP)
@@ -78,9 +78,13 @@ fn linux_5_10_knows_close_range_without_its_flag() {
         call if call == number(libc::SYS_close_range) => Err(libc::EINVAL),
         call if call == number(libc::SYS_mount_setattr) => Err(libc::ENOSYS),
         call if call == number(libc::SYS_memfd_create) && args[1] & 0x10 != 0 => Err(libc::EINVAL),
+        call if call == number(libc::SYS_seccomp) && args[1] & 0x20 != 0 => Err(libc::EINVAL),
         call => complete(call, args),
     };
-    let lost = Features::CLOSE_RANGE_CLOEXEC | Features::MOUNT_SETATTR | Features::TIME_NS_ON_EXEC;
+    let lost = Features::CLOSE_RANGE_CLOEXEC
+        | Features::MOUNT_SETATTR
+        | Features::TIME_NS_ON_EXEC
+        | Features::SECCOMP_WAIT_KILLABLE;
     assert_eq!(Features::probe(KernelVersion::new(5, 10, 218), old), probed().difference(lost));
 }
 

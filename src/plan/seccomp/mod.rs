@@ -7,7 +7,7 @@ mod front;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use attach::{Attach, attach, attach_to_init, lower};
+pub(crate) use attach::{Attach, Listener, attach, attach_to_init, lower, make_fetchable};
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -23,7 +23,7 @@ const NUMBER_AT: u32 = 0;
 const ARCH_AT: u32 = 4;
 const ARGS_AT: u32 = 16;
 /// The argument that neither execve nor execveat takes: the launch's own calls carry the secret there.
-const SECRET_ARGUMENT: u32 = 5;
+pub(crate) const SECRET_ARGUMENT: u32 = 5;
 /// What the secret's two halves are held against until a launch writes its own.
 const UNSET: u32 = u32::MAX;
 
@@ -124,10 +124,24 @@ fn leaves(filter: &Filter, on: Architecture) -> Vec<(u32, Leaf)> {
 }
 
 fn leaf(filter: &Filter, call: &'static str) -> Leaf {
-    let own = matches!(call, "execve" | "execveat") && filter.launch == LaunchCalls::OwnOnly;
+    let own = own_launch_answer(filter, call);
     match filter.answers(call).next() {
-        Some(([], action)) if !own || action.makes_call() => Leaf::Answer(action),
+        Some(([], action))
+            if own.is_none_or(|own| own == action || own.makes_call() && action.makes_call()) =>
+        {
+            Leaf::Answer(action)
+        }
         _ => Leaf::Call(call),
+    }
+}
+
+/// What the launch's own call is answered, where the rules do not decide about it.
+fn own_launch_answer(filter: &Filter, call: &str) -> Option<Action> {
+    matches!(call, "execve" | "execveat").then_some(())?;
+    match filter.launch {
+        LaunchCalls::ByRule => None,
+        LaunchCalls::OwnOnly => Some(Action::Allow),
+        LaunchCalls::Notified => Some(Action::Notify),
     }
 }
 
@@ -166,19 +180,19 @@ fn rules(emitter: &mut Emitter, filter: &Filter, call: &str, secrets: &mut Secre
             splice(emitter, &fragment, fits, next)
         };
     }
-    if matches!(call, "execve" | "execveat") && filter.launch == LaunchCalls::OwnOnly {
-        next = own_launch(emitter, next, secrets);
+    if let Some(answer) = own_launch_answer(filter, call) {
+        next = own_launch(emitter, (answer, next), secrets);
     }
     Ok(next)
 }
 
-/// The launch's own call is let through: it carries the secret.
-fn own_launch(emitter: &mut Emitter, refused: Label, secrets: &mut Secrets) -> Label {
+/// The launch's own call has an answer of its own: it carries the secret. All others go on to `other`.
+fn own_launch(emitter: &mut Emitter, (answer, other): (Action, Label), secrets: &mut Secrets) -> Label {
     let at = ARGS_AT + 8 * SECRET_ARGUMENT;
-    let fits = emitter.ret(Action::Allow.code());
-    let high = emitter.jump(emit::JEQ, UNSET, fits, refused);
+    let fits = emitter.ret(answer.code());
+    let high = emitter.jump(emit::JEQ, UNSET, fits, other);
     let load = emitter.load(at + 4, high);
-    let low = emitter.jump(emit::JEQ, UNSET, load, refused);
+    let low = emitter.jump(emit::JEQ, UNSET, load, other);
     secrets.push([low, high]);
     emitter.load(at, low)
 }

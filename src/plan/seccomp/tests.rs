@@ -26,7 +26,17 @@ fn presets() -> Vec<Filter> {
         Filter::deny_list(),
         Filter::baseline().narrow(&Filter::worker()),
         Filter::worker().extend(&Filter::strict()).otherwise(Action::Trap),
+        Filter::baseline()
+            .deny(["getcpu"], Action::Notify)
+            .forget(["openat"])
+            .deny(["openat"], Action::Notify),
+        Filter::strict().untold_kills(),
     ]
+}
+
+/// The presets, and each as it is attached where a supervisor listens.
+fn attached() -> impl Iterator<Item = Filter> {
+    presets().into_iter().flat_map(|filter| [filter.listening(), filter])
 }
 
 /// The numbers that matter: all that can be a call, their x32 twins, and the ends of the range.
@@ -122,7 +132,7 @@ fn write_secret(program: &mut Program, secret: u64) {
 
 #[test]
 fn presets_mean_what_their_rules_say() {
-    for filter in presets() {
+    for filter in attached() {
         for on in Architecture::ALL {
             let mut program = compile_for(&filter, on).unwrap();
             write_secret(&mut program, 0x1234_5678_9abc_def0);
@@ -182,8 +192,67 @@ fn random_filters_mean_what_their_rules_say() {
     for round in 0..9 {
         let filter = random_filter(&mut random, &ACTIONS);
         let on = Architecture::ALL[round % 3];
-        let program = compile_for(&filter, on).unwrap();
-        assert_eq!(disagreement(&filter, &program, 1), None);
+        for filter in [filter.listening(), filter] {
+            let mut program = compile_for(&filter, on).unwrap();
+            write_secret(&mut program, 0x1234_5678_9abc_def0);
+            assert_eq!(disagreement(&filter, &program, 1), None);
+        }
+    }
+}
+
+/// With a listener a call is answered as without, but for kills, which it is notified of, and the launch's own exec.
+#[test]
+fn a_listener_changes_kills_into_notices_and_nothing_else() {
+    let mut random = Random::new(11);
+    let filters = presets().into_iter().chain((0..9).map(|_| random_filter(&mut Random::new(9), &ACTIONS)));
+    for filter in filters {
+        let on = Architecture::X86_64;
+        let (plain, told) = (compile_for(&filter, on).unwrap(), filter.listening());
+        let mut told = compile_for(&told, on).unwrap();
+        write_secret(&mut told, 0x1234_5678_9abc_def0);
+        let values = interesting(&filter, &mut random);
+        for number in numbers() {
+            for audit in [on.audit(), on.audit() ^ 1] {
+                let args = [(); 6].map(|()| values[random.below(values.len())]);
+                let data = Data { number, audit, args };
+                // No exec of the program carries the secret, which of these values none is.
+                let before = if filter.launch == LaunchCalls::OwnOnly || args[5] != 0 {
+                    Some(filter.answer(on, audit, number, &args).code())
+                } else {
+                    run(&plain.code, &data)
+                };
+                let killed = filter.tells() && audit == on.audit() && number < X32_BIT;
+                let wanted = match before {
+                    Some(code) if killed && code == Action::KillProcess.code() => Action::Notify.code(),
+                    code => code.unwrap(),
+                };
+                assert_eq!(run(&told.code, &data), Some(wanted), "{data:x?}");
+            }
+        }
+    }
+}
+
+/// The child waits in its exec for its supervisor, whatever the rules say of that call.
+#[test]
+fn a_listener_is_asked_about_the_launch() {
+    let open = Filter::deny_list().deny(["uname"], Action::Notify);
+    let rule = open.clone().rule("execve", [Argument::long(5).less(7)], Action::Errno(libc::EPERM));
+    let asked = Filter::baseline().forget(["execve"]).deny(["execve"], Action::Notify);
+    for filter in [open, rule, asked, Filter::strict(), Filter::worker().otherwise(Action::KillProcess)] {
+        for on in Architecture::ALL {
+            let mut program = compile_for(&filter.listening(), on).unwrap();
+            let secret = 0x8234_5678_9abc_def0;
+            write_secret(&mut program, secret);
+            for call in ["execve", "execveat"] {
+                let number = on.number(call).unwrap();
+                let data = Data { number, audit: on.audit(), args: [0, 1, 2, 3, 4, secret] };
+                assert_eq!(
+                    run(&program.code, &data),
+                    Some(Action::Notify.code()),
+                    "{on:?} {call}\n{program}"
+                );
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+use super::super::Attach;
 use super::super::CloseRange;
 use super::super::Code;
 use super::super::Program;
@@ -22,6 +23,11 @@ use super::super::window;
 use super::super::write_ops;
 use super::hosts;
 use super::policies;
+use crate::host::Host;
+use crate::policy::Action;
+use crate::policy::Builder;
+use crate::policy::Filter;
+use crate::policy::Namespaces;
 
 /// Code that prints like a plan.
 struct Shown<'a>(&'a Code);
@@ -70,7 +76,23 @@ fn all() -> Vec<(String, String)> {
     list
 }
 
+/// The tail of a command whose filter is this one, on a host that can supervise.
+fn shown_filter(program: &Program, filter: Filter) -> String {
+    let policy = Builder::default().seccomp(filter).policy().expect("a policy");
+    let plan = compile(&policy, &Host::ideal(), Namespaces::STANDARD).expect("a plan");
+    shown_with(program, &[], CloseRange::Here, plan.filter.as_ref())
+}
+
 fn shown_tail(program: &Program, targets: &[i32], close_range: CloseRange) -> String {
+    shown_with(program, targets, close_range, None)
+}
+
+fn shown_with(
+    program: &Program,
+    targets: &[i32],
+    close_range: CloseRange,
+    filter: Option<&Attach>,
+) -> String {
     let cwd = CString::new("/work").expect("no NUL");
     let input = TailInput {
         program,
@@ -80,7 +102,7 @@ fn shown_tail(program: &Program, targets: &[i32], close_range: CloseRange) -> St
         passed_at: 8,
         close_range,
         limits: &[],
-        filter: None,
+        filter,
     };
     Shown(&tail(&input).0).to_string()
 }
@@ -88,6 +110,10 @@ fn shown_tail(program: &Program, targets: &[i32], close_range: CloseRange) -> St
 fn shown_window(close_range: CloseRange, then: Then) -> String {
     let place = [(10, 0), (11, 1), (12, 2), (20, 3), (21, 4), (22, 5)];
     Shown(&window(&WindowInput { place: &place, free: 8, close_range, then })).to_string()
+}
+
+fn notifying() -> Filter {
+    Filter::baseline().forget(["getpgid"]).deny(["getpgid"], Action::Notify)
 }
 
 fn commands() -> Vec<(String, String)> {
@@ -99,6 +125,9 @@ fn commands() -> Vec<(String, String)> {
         ("a_command_gets_descriptors_3_and_9", shown_tail(&paths, &[9, 3], here)),
         ("a_command_is_an_open_file", shown_tail(&Program::Fd, &[4], here)),
         ("a_command_runs_without_close_range", shown_tail(&paths, &[9], later)),
+        ("a_command_has_a_filter", shown_filter(&paths, Filter::baseline())),
+        ("a_command_has_a_filter_whose_kills_are_told", shown_filter(&paths, Filter::strict())),
+        ("a_command_has_a_filter_that_notifies", shown_filter(&Program::Fd, notifying())),
         ("a_window_executes_an_image", shown_window(here, image)),
         ("a_window_executes_an_image_without_close_range", shown_window(later, image)),
         ("a_window_goes_on_in_a_copy", shown_window(here, Then::Copy { entry: 0x4000 })),

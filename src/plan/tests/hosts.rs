@@ -61,7 +61,10 @@ pub(super) fn all() -> Vec<Case> {
 
 /// The features that Linux 5.10 had.
 fn linux_5_10() -> Host {
-    let later = Features::CLOSE_RANGE_CLOEXEC | Features::MOUNT_SETATTR | Features::TIME_NS_ON_EXEC;
+    let later = Features::CLOSE_RANGE_CLOEXEC
+        | Features::MOUNT_SETATTR
+        | Features::TIME_NS_ON_EXEC
+        | Features::SECCOMP_WAIT_KILLABLE;
     Host::ideal().with_kernel(KernelVersion::new(5, 10, 0)).with_landlock_abi(None).without_features(later)
 }
 
@@ -88,7 +91,8 @@ fn docker() -> Host {
         | Features::MOUNT_SETATTR
         | Features::CLONE3
         | Features::CLONE_CLEAR_SIGHAND
-        | Features::CLONE_INTO_CGROUP;
+        | Features::CLONE_INTO_CGROUP
+        | Features::PIDFD_GETFD;
     Host::ideal()
         .without_features(refused)
         .with_seccomp(Some(SeccompMode::Filter), Some(1))

@@ -18,7 +18,7 @@ const ORPHAN_PID: i64 = 3;
 type Answer = Result<i64, i32>;
 
 /// Calls that have no result worth a script.
-const PLAIN: [i64; 39] = [
+const PLAIN: [i64; 38] = [
     libc::SYS_umount2,
     libc::SYS_pivot_root,
     libc::SYS_chdir,
@@ -57,7 +57,6 @@ const PLAIN: [i64; 39] = [
     libc::SYS_gettid,
     libc::SYS_set_robust_list,
     libc::SYS_fchownat,
-    libc::SYS_seccomp,
 ];
 
 /// Which arguments of a call are descriptors; `AT_FDCWD` is fine too.
@@ -221,6 +220,9 @@ fn opening(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Option<Answer> {
         libc::SYS_fsopen | libc::SYS_fsmount => (What::Other, args[1] & 1 == 1),
         libc::SYS_socket => (What::Other, has(args[1], libc::SOCK_CLOEXEC)),
         libc::SYS_landlock_create_ruleset => (What::Other, true),
+        // With SECCOMP_FILTER_FLAG_NEW_LISTENER.
+        libc::SYS_seccomp if args[1] & 8 != 0 => (What::Other, true),
+        libc::SYS_seccomp => return Some(Ok(0)),
         libc::SYS_signalfd4 => (What::Other, has(args[3], libc::SFD_CLOEXEC)),
         _ => return None,
     };

@@ -39,6 +39,7 @@ use crate::machine::layout::SOURCE_ABSENT;
 use crate::machine::layout::SOURCE_DIRECTORY;
 use crate::machine::layout::SOURCE_FILE;
 use crate::machine::layout::SOURCE_SYMLINK;
+use crate::machine::layout::SUPERVISED;
 use crate::machine::layout::TAIL_ENTRY;
 use crate::machine::model::End;
 use crate::machine::model::Model;
@@ -252,6 +253,7 @@ fn fill(world: &mut Scripted, plan: &Plan, found: Found, (tail, free): (u64, i32
     set(TAIL_ENTRY, tail);
     set(FREE_FD, u64::from(free.cast_unsigned()));
     set(FD_END, TABLE_END);
+    set(SUPERVISED, 1);
     for (index, source) in plan.sources.iter().enumerate() {
         set(source.facts, kind(source.how, found, index));
         set(source.facts + 8, INODE);

@@ -11,6 +11,7 @@ use crate::policy::Builder;
 use crate::policy::Capability;
 use crate::policy::Execution;
 use crate::policy::FileItem;
+use crate::policy::Filter;
 use crate::policy::IdRange;
 use crate::policy::Init;
 use crate::policy::Landlock;
@@ -116,6 +117,7 @@ fn hosts_proc() -> Builder {
 fn root_directory() -> Builder {
     Builder::default()
         .root_directory("/srv/debian", Access::ReadOnly)
+        .seccomp(Filter::strict())
         .tmpfs("/tmp", 1 << 20)
         .dev()
         .proc()

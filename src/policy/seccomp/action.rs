@@ -12,15 +12,19 @@ pub enum Action {
     Allow,
     /// The call is not made and returns this errno, 1 to 4095. 0 makes it return 0, as if it had been made.
     Errno(i32),
-    /// SIGSYS that cannot be caught ends the process. Since Linux 4.14.
+    /// The call is not made and the process ends. A supervisor in the caller's process notes the call and ends it by SIGKILL
+    /// ([`crate::Verdict::Refused`]); where none can be had, or [`Filter::untold_kills`](crate::Filter::untold_kills) says
+    /// so, the kernel does by a SIGSYS that cannot be caught. Since Linux 4.14.
     KillProcess,
-    /// SIGSYS that cannot be caught ends the thread; in the last one, or where it is the only one, the process.
+    /// SIGSYS that cannot be caught ends the thread; in the last one, or where it is the only one, the process. Always the
+    /// kernel's doing and never told: no other process can end a single thread.
     KillThread,
     /// The call is made, and the kernel's audit log says so. Since Linux 4.14.
     Log,
     /// SIGSYS that a handler can catch; the call is not made.
     Trap,
-    /// A supervisor decides. Without one the call is not made and returns ENOSYS. Since Linux 5.0.
+    /// The command's supervisor answers ([`crate::Command::supervise`]); a command that has none is not spawned. Where the
+    /// supervisor has ended the call is not made and returns ENOSYS. Needs pidfd_getfd(2), Linux 5.6.
     Notify,
 }
 

@@ -7,6 +7,7 @@ use std::fmt::{self, Display, Formatter};
 use super::action::Action;
 use super::call::{Architecture, X32_BIT, is_known};
 use super::condition::Condition;
+use super::told::Kills;
 use crate::error::Mistake;
 
 /// One rule: a call, what all has to hold of its arguments, and what is done then.
@@ -24,6 +25,8 @@ pub(crate) enum LaunchCalls {
     ByRule,
     /// The launch's own is let through, whatever the rules say, and no other.
     OwnOnly,
+    /// The launch's own waits for the supervisor, which lets it through; the rules decide about every other.
+    Notified,
 }
 
 /// Which system calls a program may make: typed rules by call, each with its own action, and an action for all the rest.
@@ -49,6 +52,7 @@ pub struct Filter {
     pub(crate) default: Action,
     pub(crate) rules: Vec<Rule>,
     pub(crate) launch: LaunchCalls,
+    pub(crate) kills: Kills,
 }
 
 /// `ENOSYS`: the C library falls back to an older call, which it does not do on `EPERM`.
@@ -58,12 +62,17 @@ impl Filter {
     /// Nothing but what rules allow: all other calls answer `ENOSYS`, as a kernel without them does, so that the C library
     /// falls back. [`Filter::otherwise`] chooses another answer.
     pub const fn allow_list() -> Self {
-        Self { default: Action::Errno(ENOSYS), rules: Vec::new(), launch: LaunchCalls::ByRule }
+        Self {
+            default: Action::Errno(ENOSYS),
+            rules: Vec::new(),
+            launch: LaunchCalls::ByRule,
+            kills: Kills::Told,
+        }
     }
 
     /// Everything but what rules refuse. A call that a later kernel brings is allowed too: prefer [`Filter::allow_list`].
     pub const fn deny_list() -> Self {
-        Self { default: Action::Allow, rules: Vec::new(), launch: LaunchCalls::ByRule }
+        Self { default: Action::Allow, rules: Vec::new(), launch: LaunchCalls::ByRule, kills: Kills::Told }
     }
 
     /// What is done with calls that no rule fits.
@@ -131,7 +140,8 @@ impl Filter {
         if other.launch == LaunchCalls::OwnOnly {
             launch = LaunchCalls::OwnOnly;
         }
-        let mut out = Self { default: pick(self.default, other.default), rules: Vec::new(), launch };
+        let kills = if other.kills == Kills::ByKernel { other.kills } else { self.kills };
+        let mut out = Self { default: pick(self.default, other.default), rules: Vec::new(), launch, kills };
         let mut seen = Vec::new();
         for rule in self.rules.iter().chain(&other.rules) {
             if !seen.contains(&&rule.call) {
@@ -225,7 +235,9 @@ impl Filter {
             }
             earlier.push(rule);
         }
-        if self.launch == LaunchCalls::ByRule && !self.lets_through("execve") {
+        // A supervisor lets the launch's own through.
+        let supervised = self.answers("execve").next().is_some_and(|(_, action)| action == Action::Notify);
+        if self.launch == LaunchCalls::ByRule && !supervised && !self.lets_through("execve") {
             mistakes.push(Mistake::FilterForbidsLaunch);
         }
         // Where execve fails the child has to end, and a filter that is attached stays.

@@ -9,6 +9,7 @@ mod preset;
 mod table;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use action::Action;
 pub use call::Architecture;

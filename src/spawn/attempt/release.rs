@@ -1,0 +1,206 @@
+//! The end of a launch: the filter's listener is taken over, the program is let go, and what holds then is told. It must
+//! not let the program go unsupervised where its filter needs a supervisor.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::super::enforcement::{FilterState, SupervisorState};
+use super::super::explain::Death;
+use super::super::parent::{Heard, forget_secret};
+use super::super::supervise::{Seen, Start, Supervision, is_listener};
+use super::Running;
+use crate::error::{Error, ErrorKind, Result, Step, errno_text};
+use crate::host::Status;
+use crate::machine::layout::{LISTENER, SECRET, SUPERVISED};
+use crate::machine::wire::Message;
+use crate::plan::{Attach, Code, Listener};
+use crate::sys;
+
+/// After this time the socket's end is late, and the kernel's own mark is looked at.
+const LATE: Duration = Duration::from_millis(10);
+/// Between two looks at a word of the brief that the child is about to write.
+const LOOK: Duration = Duration::from_micros(50);
+/// A descriptor that every child has.
+const STDIN: i32 = 0;
+
+impl Running {
+    /// Lets the program go and waits until it runs. Then the filter holds: execve stands behind its attachment in the table,
+    /// and is not reached where the kernel refuses that.
+    pub(crate) fn release(&mut self) -> Result<()> {
+        let deadline = Instant::now() + self.fence.policy.setup_timeout;
+        let program = self.offer()?;
+        self.run(program.as_ref(), deadline)?;
+        if let Some(supervision) = &self.supervision {
+            supervision.launched();
+        }
+        forget_secret(self.parent.brief());
+        // Nothing is left to explain: a running program is not to cost the memory of its set-up.
+        (self.linked.tail, self.linked.window) = (Code::empty(), Code::empty());
+        self.tell();
+        Ok(())
+    }
+
+    fn filter(&self) -> Option<&Attach> {
+        let (_, compiled) = self.fence.plans.get(self.index)?;
+        compiled.as_ref().ok()?.plan.filter.as_ref()
+    }
+
+    /// Where the filter asks for a listener: looks whether the program's descriptors can be fetched at all, and says so in
+    /// the brief. Returns the program's pidfd, made while the program waits and its number is certain.
+    fn offer(&mut self) -> Result<Option<OwnedFd>> {
+        let Some(filter) = self.filter().filter(|filter| filter.listens()) else { return Ok(None) };
+        let can = sys::open_pidfd(self.program).map_err(|errno| ("pidfd_open", errno)).and_then(|pidfd| {
+            sys::fetch_fd(&pidfd, STDIN).map_err(|errno| ("pidfd_getfd", errno))?;
+            Ok(pidfd)
+        });
+        match can {
+            Ok(pidfd) => {
+                self.parent.brief().map().set_word(SUPERVISED, 1);
+                Ok(Some(pidfd))
+            }
+            Err((call, errno)) if filter.does_without() => {
+                let why = format!("{call}: {}", errno_text(errno));
+                self.report.supervisor = SupervisorState::KernelKills { why };
+                Ok(None)
+            }
+            Err((call, errno)) => {
+                let error = Error::new(ErrorKind::Setup, Step::Seccomp, "supervisor").call(call, errno);
+                Err(error.detail(
+                    "rules that notify need a caller that may trace its child: a filter around it, a security module, or \
+                     kernel.yama.ptrace_scope=3 does not let it",
+                ))
+            }
+        }
+    }
+
+    fn run(&mut self, program: Option<&OwnedFd>, deadline: Instant) -> Result<()> {
+        self.parent.tell(Message::Go)?;
+        let mut announced = false;
+        loop {
+            let until = if announced { deadline.min(Instant::now() + LATE) } else { deadline };
+            match self.parent.hear(until)? {
+                Heard::Message(Message::Exec, _) if !announced => {
+                    announced = true;
+                    if let Some(program) = program {
+                        self.take_over(program, deadline)?;
+                    }
+                }
+                Heard::Message(..) => {
+                    let error = Error::new(ErrorKind::Setup, Step::Gate, "socket");
+                    return Err(error.detail("the child said something else"));
+                }
+                Heard::End if announced && !self.parent.gave_up() => return Ok(()),
+                Heard::End => return Err(self.exec_error(self.parent.death())),
+                // Someone else holds the socket's other end.
+                Heard::Nothing if self.parent.has_left() && !self.parent.gave_up() => return Ok(()),
+                Heard::Nothing if Instant::now() < deadline => {}
+                Heard::Nothing => {
+                    self.parent.end();
+                    return Err(self.exec_error(Death::TimedOut));
+                }
+            }
+        }
+    }
+
+    /// Takes the filter's listener over, and starts who answers. Until that has happened the child is held by the kernel in
+    /// its exec, which the filter notifies of.
+    fn take_over(&mut self, program: &OwnedFd, deadline: Instant) -> Result<()> {
+        let Some(listener) = self.listener(deadline)? else { return Ok(()) };
+        let failed = |(call, errno)| {
+            let error = Error::new(ErrorKind::Setup, Step::Seccomp, "supervisor");
+            error.call(call, errno)
+        };
+        let listener = sys::fetch_fd(program, listener).map_err(|errno| failed(("pidfd_getfd", errno)))?;
+        if !is_listener(&listener) {
+            return Err(failed(("pidfd_getfd", libc::EBADF)).detail("it is no listener"));
+        }
+        let Some(filter) = self.fence.policy.seccomp.clone() else { return Ok(()) };
+        let start = Start {
+            listener,
+            filter,
+            secret: self.parent.brief().map().word(SECRET),
+            supervisor: self.supervisor.clone(),
+            sandbox: self.parent.pidfd(),
+        };
+        self.supervision = Some(Supervision::start(start).map_err(failed)?);
+        Ok(())
+    }
+
+    /// The listener's number in the child; `None` where there is none, or the child has ended.
+    fn listener(&mut self, deadline: Instant) -> Result<Option<i32>> {
+        loop {
+            let word = self.parent.brief().map().word(LISTENER).cast_signed();
+            match i32::try_from(word).unwrap_or(0) {
+                0 if self.parent.gave_up() || Instant::now() >= deadline || self.parent.ended(0)? => {
+                    return Ok(None);
+                }
+                0 => thread::sleep(LOOK),
+                number @ 1.. => return Ok(Some(number)),
+                errno => {
+                    let why = format!("seccomp: {}", errno_text(-errno));
+                    self.report.supervisor = SupervisorState::KernelKills { why };
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// The report says what has come of the filter.
+    fn tell(&mut self) {
+        if self.supervision.is_some() {
+            self.report.supervisor = SupervisorState::Running;
+        }
+        let listener = if self.supervision.is_some() { Listener::Had } else { Listener::None };
+        if let Some(instructions) = self.filter().map(|filter| filter.instructions(listener)) {
+            self.report.filter = FilterState::Attached { instructions };
+        }
+    }
+
+    /// What its supervisor has seen so far.
+    pub(crate) fn seen(&self) -> Seen {
+        self.supervision.as_ref().map(Supervision::seen).unwrap_or_default()
+    }
+
+    /// What the kernel says of the program's filters now.
+    pub(crate) fn seccomp_filters(&self) -> Option<u32> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.program)).ok()?;
+        let status = Status::parse(&text);
+        // A zombie has let go of its filters.
+        status.seccomp_filters.filter(|_| text.lines().all(|line| !line.starts_with("State:\tZ")))
+    }
+
+    fn exec_error(&self, death: Death) -> Error {
+        let Some((_, Ok(compiled))) = self.fence.plans.get(self.index) else {
+            return Error::new(ErrorKind::Setup, Step::Exec, "program");
+        };
+        let error = self.linked.explain(&self.fence, compiled, &self.parent, death);
+        if error.step() != Step::Exec || error.raw_os_error().is_none() {
+            return error;
+        }
+        self.refine(error, compiled.plan.tail_at)
+    }
+
+    /// `PATH` was searched: an entry that exists and was refused says more than the last one that did not exist. And a
+    /// program that exists, where exec says ENOENT, names an interpreter that does not.
+    fn refine(&self, error: Error, tail_at: u32) -> Error {
+        let brief = self.parent.brief().map();
+        let results: Vec<(u64, u64)> = self
+            .linked
+            .tail_cells
+            .iter()
+            .map(|offset| (brief.word(tail_at + offset), brief.word(tail_at + offset + 8)))
+            .collect();
+        let errno_of = |word: u64| i32::try_from(-word.cast_signed()).unwrap_or(0);
+        let telling = results.iter().find(|(seen, exec)| *seen == 0 && *exec != 0);
+        match telling.map(|(_, exec)| errno_of(*exec)) {
+            Some(libc::ENOENT) => error
+                .call("execve", libc::ENOENT)
+                .detail("the program exists inside; the interpreter or loader that it names does not"),
+            Some(errno) => error.call("execve", errno),
+            None if results.len() > 1 => error.detail("no directory of PATH has it inside"),
+            None => error,
+        }
+    }
+}
