@@ -70,7 +70,7 @@ pub use policy::{
 };
 pub use process::{
     Channel, Child, ChildStderr, ChildStdin, ChildStdout, Clock, Command, Core, ExitStatus, Held, Message,
-    Outcome, Sandbox, Stdio, Usage, Verdict,
+    Outcome, RawMode, Sandbox, Stdio, Terminal, Usage, Verdict, WindowSize,
 };
 pub use spawn::{
     CallError, Enforcement, FilterState, LandlockPath, LandlockPathState, LandlockPort, LandlockState,

@@ -29,7 +29,7 @@ pub(crate) use compile::{BRIEF_SPAN, compile};
 pub(crate) use context::{Act, ActKind, Item, ItemKind, Recursive, SourceHow, SourcePlan};
 pub(crate) use identity::{IdPlan, MapWriter};
 pub(crate) use seccomp::{Attach, Listener, NATIVE, SECRET_ARGUMENT, compile_filter};
-pub(crate) use tail::{LateLimit, Program, TailInput, tail};
+pub(crate) use tail::{Controlling, LateLimit, Program, TailInput, tail};
 pub(crate) use window::{CloseRange, Then, WindowInput, window};
 
 use std::fmt::{self, Display, Formatter};

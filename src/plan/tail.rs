@@ -44,6 +44,14 @@ pub(crate) struct TailInput<'a> {
     pub(crate) close_range: super::window::CloseRange,
     pub(crate) limits: &'a [LateLimit],
     pub(crate) filter: Option<&'a Attach>,
+    pub(crate) terminal: Controlling,
+}
+
+/// Whether standard input is a terminal that the program's session is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Controlling {
+    No,
+    Stdin,
 }
 
 /// The tail's code, and for each path a cell with what `faccessat` said, and behind it what `execve` said.
@@ -51,6 +59,9 @@ pub(crate) fn tail(input: &TailInput<'_>) -> (Code, Vec<Cell>) {
     let mut asm = Assembler::new(Place::Tail, 0);
     working_directory(&mut asm, input.cwd);
     let socket = descriptors(&mut asm, input);
+    if input.terminal == Controlling::Stdin {
+        controlling_terminal(&mut asm);
+    }
     late_limits(&mut asm, input.limits);
     let results = before_exec(&mut asm, input, socket);
     // Last: it would filter every step above.
@@ -138,6 +149,15 @@ fn close(asm: &mut Assembler, input: &TailInput<'_>, from: i32, to: i32) {
         return;
     }
     close_until(asm, &num(i64::from(from)), &num(i64::from(to) + 1));
+}
+
+/// Only the leader of a session without a terminal can have one (ioctl_tty(2), `TIOCSCTTY`).
+fn controlling_terminal(asm: &mut Assembler) {
+    asm.step(Step::Session, "controlling terminal");
+    // EPERM: it leads one already.
+    asm.call(Call::new(libc::SYS_setsid, "setsid").fine(&[libc::EPERM]));
+    let request = sym(libc::TIOCSCTTY, "TIOCSCTTY");
+    asm.call(Call::new(libc::SYS_ioctl, "ioctl").arg(fd(0, "terminal")).arg(request).arg(num(0)));
 }
 
 /// After the last descriptor is in place; and the number of processes is the program's, not init's.

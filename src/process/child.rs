@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::channel::Channel;
 use super::clock::{Clock, Watched};
+use super::ends::Ends;
 use super::outcome::{Core, ExitStatus, Outcome, Usage, Verdict};
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
+use super::terminal::Terminal;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::Init;
 use crate::spawn::{Enforcement, RefusedCall, Running};
@@ -33,6 +35,8 @@ pub struct Child {
     pub stderr: Option<ChildStderr>,
     /// The caller's end of the channel, if the command has one.
     pub channel: Option<Channel>,
+    /// The caller's side of the terminal, if the command has one.
+    pub terminal: Option<Terminal>,
     running: Running,
     killed: AtomicBool,
     flooded: AtomicBool,
@@ -40,14 +44,19 @@ pub struct Child {
 }
 
 impl Child {
-    pub(super) fn new(
-        running: Running,
-        (stdin, stdout, stderr): (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>),
-        channel: Option<Channel>,
-        clocks: Option<Watched>,
-    ) -> Self {
+    pub(super) fn new(running: Running, ends: Ends, clocks: Option<Watched>) -> Self {
         let (killed, flooded) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { stdin, stdout, stderr, channel, running, killed, flooded, clocks }
+        Self {
+            stdin: ends.stdin.map(ChildStdin::from),
+            stdout: ends.stdout.map(ChildStdout::from),
+            stderr: ends.stderr.map(ChildStderr::from),
+            channel: ends.channel,
+            terminal: ends.terminal,
+            running,
+            killed,
+            flooded,
+            clocks,
+        }
     }
 
     /// The program's pid as the caller sees it. For signals use the handle: a pid can be another process's by now.

@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use super::channel::Channel;
 use super::child::Child;
+use super::ends;
 use super::held::Held;
 use super::outcome::Outcome;
 use super::stdio::Stdio;
+use super::terminal::WindowSize;
 use crate::error::{Error, ErrorKind, Object, Result, Step};
-use crate::plan::{BRIEF_SPAN, Program};
+use crate::plan::{BRIEF_SPAN, Controlling, Program};
 use crate::policy::Filter;
 use crate::spawn::{
     Fence, NotifiedCall, Request, Response, SharedSupervisor, Strings, Supervisor, explain, launch,
@@ -48,6 +50,7 @@ pub struct Command {
     stdio: [Option<Stdio>; 3],
     passed: Vec<(RawFd, OwnedFd)>,
     channel: Option<RawFd>,
+    terminal: Option<WindowSize>,
     supervisor: Option<SharedSupervisor>,
 }
 
@@ -64,6 +67,7 @@ impl Command {
             stdio: [None, None, None],
             passed: Vec::new(),
             channel: None,
+            terminal: None,
             supervisor: None,
         }
     }
@@ -162,6 +166,15 @@ impl Command {
         self.env(Channel::VARIABLE, target.to_string())
     }
 
+    /// A terminal of this size as the program's standard streams and controlling terminal, in a session of its own; what was
+    /// said of the streams does not count. The caller's side is [`Child::terminal`], a new one for each spawn.
+    ///
+    /// It is a device of the caller's `/dev/pts`: the program has it open, and finds no name for it inside (ttyname(3)).
+    pub fn terminal(&mut self, size: WindowSize) -> &mut Self {
+        self.terminal = Some(size);
+        self
+    }
+
     /// Who answers the calls that the filter's rules answer with [`crate::Action::Notify`], for every child of this command:
     /// a thread of this process for each, from its exec to the end of whatever runs inside.
     ///
@@ -240,34 +253,24 @@ impl Command {
 
     fn held(&self, default: &Stdio) -> Result<Held> {
         // First what must be open already: a number that is closed would be taken by the descriptors that follow.
-        let passed = self.passed()?;
+        let mut passed = self.passed()?;
         let program_fd = self.program_fd.as_ref().map(|fd| duplicate(fd.as_raw_fd())).transpose()?;
         let null = Stdio::null();
         self.check_supervisor()?;
         let stream = |number: usize, default| self.stdio[number].as_ref().unwrap_or(default);
-        let streams = [stream(0, &null), stream(1, default), stream(2, default)];
-        for (number, stream) in (0..).zip(streams) {
-            stream.check(number)?;
+        let (streams, mut ends) = match self.terminal {
+            Some(size) => ends::terminal(size)?,
+            None => ends::streams([stream(0, &null), stream(1, default), stream(2, default)])?,
+        };
+        if let Some(target) = self.channel {
+            check_target(target, &passed)?;
+            let (ours, theirs) = ends::channel()?;
+            ends.channel = Some(ours);
+            passed.push((theirs, target));
         }
-        let (stdin, our_stdin) = streams[0].ends(0)?;
-        let (stdout, our_stdout) = streams[1].ends(1)?;
-        let (stderr, our_stderr) = streams[2].ends(2)?;
-        let (passed, channel) = self.with_channel(passed)?;
-        let request = self.request([stdin, stdout, stderr], passed, program_fd)?;
+        let request = self.request(streams, passed, program_fd)?;
         let running = launch(&self.fence, request)?;
-        Ok(Held::new(running, (our_stdin, our_stdout, our_stderr), channel))
-    }
-
-    /// The program's end of the channel among what is passed, and the caller's.
-    fn with_channel(&self, mut passed: Passed) -> Result<(Passed, Option<Channel>)> {
-        let Some(target) = self.channel else { return Ok((passed, None)) };
-        check_target(target, &passed)?;
-        let (ours, theirs) = Channel::pair().map_err(|error| {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            Error::new(ErrorKind::Setup, Step::Descriptors, "channel").call("socketpair", errno)
-        })?;
-        passed.push((theirs.into(), target));
-        Ok((passed, Some(ours)))
+        Ok(Held::new(running, ends))
     }
 
     /// What nobody would answer is not started, and who would never be asked is a mistake.
@@ -318,6 +321,7 @@ impl Command {
             stdio,
             passed,
             program_fd,
+            terminal: if self.terminal.is_some() { Controlling::Stdin } else { Controlling::No },
             supervisor: self.supervisor.clone(),
         })
     }

@@ -1,30 +1,25 @@
 //! A child that is set up and confined and waits before it becomes the program.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use super::channel::Channel;
 use super::child::Child;
 use super::clock;
-use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
+use super::ends::Ends;
 use crate::error::Result;
 use crate::spawn::{Enforcement, Running};
-
-/// The caller's ends of piped streams.
-pub(super) type Streams = (Option<OwnedFd>, Option<OwnedFd>, Option<OwnedFd>);
 
 /// A confined child before its exec. Dropping it kills and reaps it.
 #[derive(Debug)]
 #[must_use = "dropping a held child kills it"]
 pub struct Held {
     running: Running,
-    streams: Streams,
-    channel: Option<Channel>,
+    ends: Ends,
 }
 
 impl Held {
-    pub(super) fn new(running: Running, streams: Streams, channel: Option<Channel>) -> Self {
-        Self { running, streams, channel }
+    pub(super) fn new(running: Running, ends: Ends) -> Self {
+        Self { running, ends }
     }
 
     /// The pid that will be the program's, as the caller sees it.
@@ -57,10 +52,7 @@ impl Held {
         let released = Instant::now();
         self.running.release()?;
         let expired = ready.map(|ready| ready.begin(released));
-        let (stdin, stdout, stderr) = self.streams;
-        let streams =
-            (stdin.map(ChildStdin::from), stdout.map(ChildStdout::from), stderr.map(ChildStderr::from));
-        Ok(Child::new(self.running, streams, self.channel, expired))
+        Ok(Child::new(self.running, self.ends, expired))
     }
 }
 

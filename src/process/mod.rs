@@ -5,10 +5,12 @@ mod child;
 mod clock;
 mod command;
 mod cpu;
+mod ends;
 mod held;
 mod outcome;
 mod sandbox;
 mod stdio;
+mod terminal;
 
 pub use channel::{Channel, Message};
 pub use child::Child;
@@ -18,3 +20,4 @@ pub use held::Held;
 pub use outcome::{Core, ExitStatus, Outcome, Usage, Verdict};
 pub use sandbox::Sandbox;
 pub use stdio::{ChildStderr, ChildStdin, ChildStdout, Stdio};
+pub use terminal::{RawMode, Terminal, WindowSize};

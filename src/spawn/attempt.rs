@@ -237,6 +237,7 @@ fn command_tail(fence: &Fence, plan: &Plan, request: &Request) -> (Code, Vec<Cel
         close_range: close_range(fence),
         limits: &plan.late_limits,
         filter: plan.filter.as_ref(),
+        terminal: request.terminal,
     })
 }
 

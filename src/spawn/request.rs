@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use super::supervise::SharedSupervisor;
 use crate::error::Object;
-use crate::plan::Program;
+use crate::plan::{Controlling, Program};
 
 /// What one launch runs.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct Request {
     pub(crate) passed: Vec<(OwnedFd, i32)>,
     /// What is executed, where that is a descriptor.
     pub(crate) program_fd: Option<OwnedFd>,
+    /// Whether standard input is the program's terminal.
+    pub(crate) terminal: Controlling,
     /// Who answers what the filter notifies of.
     pub(crate) supervisor: Option<SharedSupervisor>,
 }

@@ -8,6 +8,7 @@ mod mount;
 mod notify;
 mod probe;
 mod process;
+mod terminal;
 
 pub(crate) use machine::{Buffer, CloneHow, Cloned, MACHINE, clone_into_table, machine_text};
 pub(crate) use memory::{SharedMap, executable_memfd};
@@ -22,6 +23,7 @@ pub(crate) use process::{
     Block, Reaped, close_on_exec, duplicate, exit_info, kill_by_number, open_pidfd, poll_fd, readable_fds,
     reap, receive_with_pid, secret, send_signal, set_limit, set_priority,
 };
+pub(crate) use terminal::{set_window_size, terminal_peer, window_size};
 
 /// An errno as the kernel gave it.
 pub(crate) type Errno = i32;

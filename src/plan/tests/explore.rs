@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::Controlling;
 use super::super::Plan;
 use super::super::compile;
 use super::hosts;
@@ -150,12 +151,18 @@ pub(super) fn explore(launch: &Launch<'_>, errnos: Errnos) -> Seen {
 pub(super) fn variants(policy: &Policy, host: &Host) -> Vec<Variant> {
     let memfd = host.features().contains(Features::EXECUTABLE_MEMFD);
     let how = if memfd { How::Image } else { How::Copy };
-    let base =
-        Variant { found: Found::Directories, how, role: Role::Program, targets: &[9, 3], by_fd: false };
+    let base = Variant {
+        found: Found::Directories,
+        how,
+        role: Role::Program,
+        targets: &[9, 3],
+        by_fd: false,
+        terminal: Controlling::No,
+    };
     let mut list = vec![
         base,
         Variant { found: Found::Little, how: How::Copy, targets: &[], ..base },
-        Variant { found: Found::Files, targets: &[4, 40], by_fd: true, ..base },
+        Variant { found: Found::Files, targets: &[4, 40], by_fd: true, terminal: Controlling::Stdin, ..base },
     ];
     if policy.init == Init::Reaper {
         list.push(Variant { role: Role::Init, ..base });

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use super::super::Attach;
 use super::super::CloseRange;
 use super::super::Code;
+use super::super::Controlling;
 use super::super::Program;
 use super::super::TailInput;
 use super::super::Then;
@@ -103,6 +104,7 @@ fn shown_with(
         close_range,
         limits: &[],
         filter,
+        terminal: Controlling::No,
     };
     Shown(&tail(&input).0).to_string()
 }

@@ -6,6 +6,7 @@ use std::ptr;
 
 use super::super::CloseRange;
 use super::super::Code;
+use super::super::Controlling;
 use super::super::Op;
 use super::super::Plan;
 use super::super::Program;
@@ -97,6 +98,8 @@ pub(super) struct Variant {
     pub(super) targets: &'static [i32],
     /// The program is an open file.
     pub(super) by_fd: bool,
+    /// Standard input is to be its terminal.
+    pub(super) terminal: Controlling,
 }
 
 pub(super) struct Launch<'a> {
@@ -228,6 +231,7 @@ fn tail_of(plan: &Plan, variant: Variant, close_range: CloseRange) -> Code {
         close_range,
         limits: &plan.late_limits,
         filter: plan.filter.as_ref(),
+        terminal: variant.terminal,
     };
     tail(&input).0
 }
