@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
@@ -178,11 +179,10 @@ fn the_table_is_sorted_and_agrees_with_libc() {
     }
 }
 
-/// The generator needs the headers of Debian's linux-libc-dev of one version; elsewhere there is nothing to compare with.
+/// Older headers, and those of some architectures only, are enough: what they know has to be in the table.
 #[test]
-fn the_table_is_what_the_generator_makes() {
-    let headers = fs::read_to_string("/usr/include/x86_64-linux-gnu/asm/unistd_64.h").unwrap_or_default();
-    if !headers.contains("set_mempolicy_home_node 450") {
+fn the_table_agrees_with_the_kernels_headers() {
+    if !Path::new("/usr/include/x86_64-linux-gnu/asm/unistd_64.h").exists() {
         return;
     }
     let checked = Command::new("tools/call-table").arg("--check").output().unwrap();
