@@ -1,4 +1,4 @@
-//! The system-call filter seen from inside real sandboxes: each default is tried, and real programs run unchanged.
+//! The system-call filter seen from inside real sandboxes: foreign calls, the narrow presets, actions, what is told of it.
 
 #[cfg(test)]
 mod tests {
@@ -94,60 +94,6 @@ mod tests {
             with(system())
         );
         assert_eq!(with(system().allow_all_calls()), Verdict::Exited(0));
-    }
-
-    #[test]
-    fn programs_run_unchanged_under_the_baseline() {
-        let python = "import subprocess, threading, socket, multiprocessing\n\
-                      t = threading.Thread(target=lambda: None); t.start(); t.join()\n\
-                      print(subprocess.check_output(['echo', 'sub']))\n\
-                      with multiprocessing.Pool(2) as p: print(p.map(abs, [-1, -2]))\n\
-                      a, b = socket.socketpair(); socket.getaddrinfo('localhost', 80)";
-        let cases: &[(&str, &[&str], &str)] = &[
-            ("sh", &["-c", "seq 1 1000 | sort -n | tail -1 | tr 0 x"], "1xxx\n"),
-            ("/usr/bin/python3", &["-c", python], "b'sub\\n'\n[1, 2]\n"),
-            (
-                "sh",
-                &["-c", "echo 'int main(){return 0;}' > a.c && gcc a.c && ./a.out && echo compiled"],
-                "compiled\n",
-            ),
-        ];
-        for (program, args, wanted) in cases {
-            let outcome = run(system(), program, args);
-            assert_eq!(String::from_utf8_lossy(&outcome.stdout), *wanted, "{}", shown(&outcome));
-        }
-        let optional: &[(&str, &[&str])] = &[
-            (
-                "/usr/bin/node",
-                &[
-                    "-e",
-                    "require('child_process').execSync('true'); new (require('worker_threads').Worker)('0', {eval: true})",
-                ],
-            ),
-            ("/usr/bin/java", &["-version"]),
-        ];
-        for (program, args) in optional {
-            if fs::metadata(program).is_ok() {
-                let outcome = run(system(), program, args);
-                assert_eq!(outcome.verdict(), Verdict::Exited(0), "{program}: {}", shown(&outcome));
-            }
-        }
-    }
-
-    #[test]
-    fn no_network_leaves_local_sockets() {
-        let none = libc::EAFNOSUPPORT.into();
-        let seen = python(
-            system().seccomp(Filter::no_network()),
-            &[
-                (libc::SYS_socket, &["2", "1", "0"]),
-                (libc::SYS_socket, &["10", "2", "0"]),
-                (libc::SYS_socket, &["16", "3", "0"]),
-                (libc::SYS_socket, &["1", "1", "0"]),
-            ],
-        );
-        assert_eq!(seen[..3], [none; 3]);
-        assert!(seen[3] < 0, "a local socket is a descriptor: {seen:?}");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
@@ -182,7 +181,7 @@ fn the_table_is_sorted_and_agrees_with_libc() {
 /// Older headers, and those of some architectures only, are enough: what they know has to be in the table.
 #[test]
 fn the_table_agrees_with_the_kernels_headers() {
-    if !Path::new("/usr/include/x86_64-linux-gnu/asm/unistd_64.h").exists() {
+    if fs::metadata("/usr/include/x86_64-linux-gnu/asm/unistd_64.h").is_err() {
         return;
     }
     let checked = Command::new("tools/call-table").arg("--check").output().unwrap();
