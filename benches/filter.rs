@@ -1,5 +1,5 @@
-//! What a filter costs: attaching an allow-list of 300 calls, ours beside the plain program of seccompiler; and an allowed
-//! call under ours beside one without a filter.
+//! What a filter costs: attaching an allow-list of 300 calls, ours beside the plain program of seccompiler; and calls under
+//! the default filter beside the same without a filter, and beside the least that any filter costs.
 //!
 //! ```text
 //! cargo bench --bench filter
@@ -7,15 +7,17 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![expect(unsafe_code, reason = "a filter is attached in a child made by fork, and calls are made raw")]
 
+#[path = "filter/calls.rs"]
+mod calls;
+
 use std::collections::BTreeMap;
 use std::env;
 use std::error::Error;
-use std::hint::black_box;
 use std::thread;
 use std::time::Instant;
 
 use ringfence::internals::compile_filter;
-use ringfence::{Architecture, Filter};
+use ringfence::{Action, Architecture, Argument, Filter};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter, sock_filter};
 
 const ON: Architecture = if cfg!(target_arch = "x86_64") {
@@ -26,7 +28,8 @@ const ON: Architecture = if cfg!(target_arch = "x86_64") {
     Architecture::Riscv64
 };
 const PAIRS: usize = 301;
-const CALLS: u32 = 200_000;
+/// What no call has as its sixth argument.
+const UNLIKELY: u64 = 0x5eed_0000_0000_0001;
 
 /// 300 calls by number; what is left out is spread over the table, and what a thread needs to end is in.
 fn names() -> Vec<&'static str> {
@@ -62,8 +65,11 @@ fn names() -> Vec<&'static str> {
 }
 
 fn ours(names: &[&'static str]) -> Result<BpfProgram, Box<dyn Error>> {
-    let filter = Filter::allow_list().allow(names.iter().copied());
-    let code = compile_filter(&filter)?;
+    program(&Filter::allow_list().allow(names.iter().copied()))
+}
+
+fn program(filter: &Filter) -> Result<BpfProgram, Box<dyn Error>> {
+    let code = compile_filter(filter)?;
     Ok(code.into_iter().map(|(code, jt, jf, k)| sock_filter { code, jt, jf, k }).collect())
 }
 
@@ -84,29 +90,6 @@ fn attach(program: &BpfProgram) -> f64 {
         done.map(|()| taken.as_secs_f64() * 1e6)
     });
     measured.join().ok().and_then(Result::ok).unwrap_or(f64::NAN)
-}
-
-/// Nanoseconds for a call.
-fn call() -> f64 {
-    let begin = Instant::now();
-    for _ in 0..CALLS {
-        // SAFETY: getppid(2) takes nothing and changes nothing.
-        black_box(unsafe { libc::syscall(libc::SYS_getppid) });
-    }
-    begin.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
-}
-
-fn calls_under(program: Option<&BpfProgram>) -> f64 {
-    let program = program.cloned();
-    let measured = thread::spawn(move || {
-        // The other one has no_new_privs too.
-        let empty = program.is_none();
-        if !empty && program.is_some_and(|program| apply_filter(&program).is_err()) {
-            return f64::NAN;
-        }
-        call()
-    });
-    measured.join().unwrap_or(f64::NAN)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -138,7 +121,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{} calls: {} instructions, seccompiler {}", names.len(), ours.len(), plain.len());
     paired("attach, µs, ours beside seccompiler", PAIRS, || attach(&ours), || attach(&plain));
     paired("attach, µs, control: ours beside ours", PAIRS, || attach(&ours), || attach(&ours));
-    paired("allowed call, ns, ours beside none", 61, || calls_under(Some(&ours)), || calls_under(None));
-    paired("allowed call, ns, control: none beside none", 61, || calls_under(None), || calls_under(None));
-    Ok(())
+    let baseline = program(&Filter::baseline())?;
+    let watched = [Argument::long(5).not_equal(UNLIKELY)];
+    let asked = Filter::baseline().forget(["getppid"]).rule("getppid", watched, Action::Allow);
+    calls::each_call(&baseline)?;
+    calls::getppid(&[
+        ("no filter", vec![]),
+        ("one instruction, that allows", vec![calls::floor()]),
+        ("the baseline", vec![baseline.clone()]),
+        ("the allow-list of 300", vec![ours]),
+        ("seccompiler's allow-list of 300", vec![plain]),
+        ("the baseline, 16 times", vec![baseline; 16]),
+        ("the baseline, with a condition on getppid", vec![program(&asked)?]),
+    ])
 }

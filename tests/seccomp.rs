@@ -1,4 +1,4 @@
-//! The system-call filter seen from inside real sandboxes: each default is tried, and real programs run unchanged.
+//! The system-call filter seen from inside real sandboxes: foreign calls, the narrow presets, actions, what is told of it.
 
 #[cfg(test)]
 mod tests {
@@ -80,64 +80,9 @@ mod tests {
         sandbox.command(program).output().unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    #[test]
-    fn each_default_is_refused_with_its_errno() {
-        const EPERM: i64 = 1;
-        const ENOSYS: i64 = 38;
-        const FAMILY: i64 = 97;
-        // Where nothing refuses them, the arguments make most of these fail with another errno.
-        let cases: &[(i64, &[&str], i64)] = &[
-            (libc::SYS_clone3, &["0", "0"], ENOSYS),
-            (libc::SYS_unshare, &["0x10000000"], EPERM),
-            (libc::SYS_unshare, &["0x10000000 | 1 << 40"], EPERM),
-            (libc::SYS_clone, &["0x10000011", "0", "0", "0", "0"], EPERM),
-            (libc::SYS_setns, &["-1", "0"], EPERM),
-            (libc::SYS_ioctl, &["-1", "0x5412", "0"], EPERM),
-            (libc::SYS_ioctl, &["-1", "0x5412 | 1 << 32", "0"], EPERM),
-            (libc::SYS_ioctl, &["-1", "0x541c", "0"], EPERM),
-            (libc::SYS_ioctl, &["-1", "0x5401", "0"], 9),
-            (libc::SYS_io_uring_setup, &["1", "0"], ENOSYS),
-            (libc::SYS_io_uring_enter, &["-1", "0", "0", "0", "0", "0"], ENOSYS),
-            (libc::SYS_bpf, &["0", "0", "0"], EPERM),
-            (libc::SYS_perf_event_open, &["0", "0", "0", "0", "0"], EPERM),
-            (libc::SYS_userfaultfd, &["1"], EPERM),
-            (libc::SYS_keyctl, &["0", "-3", "0"], EPERM),
-            (libc::SYS_add_key, &["0", "0", "0", "0", "0"], EPERM),
-            (libc::SYS_request_key, &["0", "0", "0", "0"], EPERM),
-            (libc::SYS_ptrace, &["0", "0", "0", "0"], EPERM),
-            (libc::SYS_process_vm_readv, &["0", "0", "0", "0", "0", "0"], EPERM),
-            (libc::SYS_process_vm_writev, &["0", "0", "0", "0", "0", "0"], EPERM),
-            (libc::SYS_kexec_load, &["0", "0", "0", "-1"], EPERM),
-            (libc::SYS_init_module, &["0", "0", "0"], EPERM),
-            (libc::SYS_finit_module, &["-1", "0", "0"], EPERM),
-            (libc::SYS_mount, &["0", "0", "0", "0", "0"], EPERM),
-            (libc::SYS_open_tree, &["-1", "0", "0"], ENOSYS),
-            (libc::SYS_fsopen, &["0", "0"], ENOSYS),
-            (libc::SYS_mount_setattr, &["-1", "0", "0", "0", "0"], ENOSYS),
-            (libc::SYS_personality, &["0x0040000"], EPERM),
-            (libc::SYS_personality, &["0xffffffff"], 0),
-            (libc::SYS_socket, &["40", "1", "0"], FAMILY),
-            (libc::SYS_socket, &["38", "5", "0"], FAMILY),
-            (libc::SYS_socket, &["17", "3", "0"], FAMILY),
-            (libc::SYS_socket, &["16", "3", "9"], FAMILY),
-            (libc::SYS_open_by_handle_at, &["-1", "0", "0"], EPERM),
-            (600, &[], ENOSYS),
-        ];
-        let calls: Vec<(i64, &[&str])> = cases.iter().map(|(number, args, _)| (*number, *args)).collect();
-        let seen = python(system(), &calls);
-        let open = python(system().allow_all_calls(), &calls);
-        for ((number, args, wanted), seen) in cases.iter().zip(&seen) {
-            assert_eq!(seen, wanted, "call {number} {args:?}");
-        }
-        // A test that could not fail shows nothing: most of these are answered otherwise without the filter.
-        let differ = seen.iter().zip(&open).filter(|(seen, open)| seen != open).count();
-        assert!(differ > cases.len() / 2, "{differ} of {}", cases.len());
-    }
-
     #[cfg(target_arch = "x86_64")]
     #[test]
-    fn foreign_calls_kill_and_x32_and_ldt_are_absent() {
-        assert_eq!(python(system(), &[(0x4000_0027, &[]), (154, &["0", "0", "0"])]), [38, 38]);
+    fn foreign_calls_kill() {
         let source = "int main(void) { int r; __asm__ volatile(\"int $0x80\" : \"=a\"(r) : \"a\"(20)); return r > 0 ? 0 : 1; }";
         let program = compile("int80", source, &[]);
         let directory = program.parent().expect("a directory");
@@ -149,60 +94,6 @@ mod tests {
             with(system())
         );
         assert_eq!(with(system().allow_all_calls()), Verdict::Exited(0));
-    }
-
-    #[test]
-    fn programs_run_unchanged_under_the_baseline() {
-        let python = "import subprocess, threading, socket, multiprocessing\n\
-                      t = threading.Thread(target=lambda: None); t.start(); t.join()\n\
-                      print(subprocess.check_output(['echo', 'sub']))\n\
-                      with multiprocessing.Pool(2) as p: print(p.map(abs, [-1, -2]))\n\
-                      a, b = socket.socketpair(); socket.getaddrinfo('localhost', 80)";
-        let cases: &[(&str, &[&str], &str)] = &[
-            ("sh", &["-c", "seq 1 1000 | sort -n | tail -1 | tr 0 x"], "1xxx\n"),
-            ("/usr/bin/python3", &["-c", python], "b'sub\\n'\n[1, 2]\n"),
-            (
-                "sh",
-                &["-c", "echo 'int main(){return 0;}' > a.c && gcc a.c && ./a.out && echo compiled"],
-                "compiled\n",
-            ),
-        ];
-        for (program, args, wanted) in cases {
-            let outcome = run(system(), program, args);
-            assert_eq!(String::from_utf8_lossy(&outcome.stdout), *wanted, "{}", shown(&outcome));
-        }
-        let optional: &[(&str, &[&str])] = &[
-            (
-                "/usr/bin/node",
-                &[
-                    "-e",
-                    "require('child_process').execSync('true'); new (require('worker_threads').Worker)('0', {eval: true})",
-                ],
-            ),
-            ("/usr/bin/java", &["-version"]),
-        ];
-        for (program, args) in optional {
-            if fs::metadata(program).is_ok() {
-                let outcome = run(system(), program, args);
-                assert_eq!(outcome.verdict(), Verdict::Exited(0), "{program}: {}", shown(&outcome));
-            }
-        }
-    }
-
-    #[test]
-    fn no_network_leaves_local_sockets() {
-        let none = libc::EAFNOSUPPORT.into();
-        let seen = python(
-            system().seccomp(Filter::no_network()),
-            &[
-                (libc::SYS_socket, &["2", "1", "0"]),
-                (libc::SYS_socket, &["10", "2", "0"]),
-                (libc::SYS_socket, &["16", "3", "0"]),
-                (libc::SYS_socket, &["1", "1", "0"]),
-            ],
-        );
-        assert_eq!(seen[..3], [none; 3]);
-        assert!(seen[3] < 0, "a local socket is a descriptor: {seen:?}");
     }
 
     #[test]

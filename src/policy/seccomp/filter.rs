@@ -46,6 +46,7 @@ pub(crate) enum LaunchCalls {
 /// # let _ = filter;
 /// ```
 #[doc = include_str!("presets.md")]
+#[doc = include_str!("calls.md")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Filter {

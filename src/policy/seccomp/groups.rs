@@ -82,7 +82,8 @@ pub(super) fn ordinary() -> Vec<Group> {
             "threads and their scheduling",
             "futex futex_waitv futex_wake futex_wait futex_requeue sched_yield sched_getaffinity \
              sched_setaffinity sched_getparam sched_setparam sched_getscheduler sched_setscheduler sched_getattr \
-             sched_setattr sched_get_priority_max sched_get_priority_min sched_rr_get_interval getcpu",
+             sched_setattr sched_get_priority_max sched_get_priority_min sched_rr_get_interval getcpu \
+             rseq_slice_yield",
         ),
         allowed(
             "who it is; what a change of ids needs the kernel asks for",
@@ -152,6 +153,7 @@ pub(super) fn closed() -> Vec<Group> {
             allowed("a table of descriptors of its own, without new namespaces", "unshare"),
         ),
         group("new and foreign namespaces", "unshare setns", EPERM),
+        group("a list of namespaces, to find foreign ones by", "listns", ENOSYS),
         when(
             [Argument::int(1).equal(TIOCSTI)],
             group("TIOCSTI types into a terminal (CVE-2017-5226)", "ioctl", EPERM),

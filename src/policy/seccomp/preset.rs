@@ -51,7 +51,7 @@ fn from_groups(groups: &[Group]) -> Filter {
     })
 }
 
-fn no_sockets() -> Filter {
+pub(super) fn no_sockets() -> Filter {
     let remote = Argument::int(0).not_equal(AF_UNIX);
     Filter::deny_list().rule("socket", [remote], EAFNOSUPPORT)
 }

@@ -1,7 +1,7 @@
 //! Made by tools/call-table from the kernel's headers: the numbers of system calls. Do not edit.
 
 /// Name, and the number on x86_64, aarch64 and riscv64; -1 where the architecture does not have it. By name.
-pub(super) const CALLS: [(&str, [i16; 3]); 385] = [
+pub(super) const CALLS: [(&str, [i16; 3]); 387] = [
     ("_sysctl", [156, -1, -1]),
     ("accept", [43, 202, 202]),
     ("accept4", [288, 242, 242]),
@@ -156,6 +156,7 @@ pub(super) const CALLS: [(&str, [i16; 3]); 385] = [
     ("linkat", [265, 37, 37]),
     ("listen", [50, 201, 201]),
     ("listmount", [458, 458, 458]),
+    ("listns", [470, 470, 470]),
     ("listxattr", [194, 11, 11]),
     ("listxattrat", [465, 465, 465]),
     ("llistxattr", [195, 12, 12]),
@@ -268,6 +269,7 @@ pub(super) const CALLS: [(&str, [i16; 3]); 385] = [
     ("riscv_hwprobe", [-1, -1, 258]),
     ("rmdir", [84, -1, -1]),
     ("rseq", [334, 293, 293]),
+    ("rseq_slice_yield", [471, 471, 471]),
     ("rt_sigaction", [13, 134, 134]),
     ("rt_sigpending", [127, 136, 136]),
     ("rt_sigprocmask", [14, 135, 135]),
