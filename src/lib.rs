@@ -48,6 +48,7 @@
 
 mod error;
 pub mod host;
+mod lower;
 mod machine;
 mod plan;
 mod policy;
@@ -60,6 +61,7 @@ pub use error::{
     Attempt, Cause, Error, ErrorKind, Mistake, Object, Powerless, Refusal, Result, Runtime, Step,
 };
 pub use host::{Host, doctor};
+pub use lower::{FilterProof, Lowered, LoweredThread, Lowering, LoweringBuilder};
 pub use plan::Plan;
 pub use policy::{
     Absence, Access, AccessFs, AccessNet, Action, Architecture, Argument, AuditLog, Bind, Builder,

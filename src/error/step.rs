@@ -82,6 +82,8 @@ pub enum Step {
     Wait,
     /// Ending what runs.
     Kill,
+    /// Counting the threads of the calling process.
+    Threads,
 }
 
 impl Display for Step {
@@ -124,6 +126,7 @@ impl Display for Step {
             Self::Exec => "exec",
             Self::Wait => "wait",
             Self::Kill => "kill",
+            Self::Threads => "threads",
         })
     }
 }

@@ -35,6 +35,14 @@ impl Filter {
         from_groups(&groups).launch_only()
     }
 
+    /// Also what a process calls to lower itself ([`crate::Lowering`]): for a program that starts under this filter and takes
+    /// a narrower one when it is ready. [`Filter::baseline`] has it all. To show each thread in its report, the process has
+    /// to be able to open `/proc/self/task` too, as under [`Filter::worker_dynamic`].
+    pub fn with_lowering(self) -> Self {
+        // The strictest of all answers for the rest, so that nothing else becomes looser.
+        self.extend(&from_groups(&groups::lowering()).otherwise(Action::KillProcess))
+    }
+
     /// `read`, `write`, `exit`, `exit_group` and `rt_sigreturn`; any other call kills the process. A C library does not
     /// start under it: it is for programs without one, and for a process that lowers itself when it is ready.
     pub fn strict() -> Self {
@@ -83,6 +91,7 @@ pub(super) fn table() -> String {
     section("worker", "ENOSYS", &groups::computing());
     let added = groups::loading();
     section("worker_dynamic", "as `worker()`", &added);
+    section("with_lowering", "as without", &groups::lowering());
     section("strict", "kill process", &groups::least());
     text
 }

@@ -28,6 +28,8 @@ fn presets_hold_no_mistake() {
         Filter::worker(),
         Filter::worker_dynamic(),
         Filter::strict(),
+        Filter::worker().with_lowering(),
+        Filter::worker_dynamic().with_lowering(),
         Filter::baseline().narrow(&Filter::worker()),
         Filter::worker().extend(&Filter::strict()),
         Filter::strict().extend(&Filter::baseline()),
