@@ -6,140 +6,32 @@
 )]
 
 #[cfg(test)]
+#[path = "support/lowering.rs"]
+mod lowering;
+#[cfg(test)]
 mod support;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::env;
-    use std::fs::{self, File};
+    use std::fs;
     use std::io::{Error as IoError, pipe};
     use std::mem::forget;
     use std::net::TcpListener;
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::mpsc::{Sender, channel};
     use std::thread::{self, Builder as Thread};
 
     use nix::sys::signal::Signal;
-    use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::unistd::{ForkResult, alarm, fork, getppid, read as take, write};
+    use nix::unistd::{getppid, read as take, write};
     use ringfence::{
-        Access, AccessFs, Action, Capabilities, Capability, Error, ErrorKind, Filter, FilterProof, Host,
-        Landlock, LandlockPathState, Lowered, LoweredThread, Lowering, LoweringBuilder, Mistake, Mount,
-        Sandbox, Step, Verdict, prefer,
+        AccessFs, Action, Capabilities, Capability, ErrorKind, Filter, FilterProof, Landlock,
+        LandlockPathState, LoweredThread, Lowering, Mistake, Step, prefer,
     };
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
-    use super::support::{INSIDE, Scratch, build, field, is_inside, is_root, rerun, sandbox, skip};
-
-    const SETS: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
-
-    /// Runs `body` in a process that has one thread and that nobody needs afterwards.
-    fn alone(name: &str, body: fn()) {
-        if is_inside(name) {
-            assert_eq!(forked(body), Ok(0), "{name}");
-        } else {
-            rerun(name, &["env"], "exec \"$@\"", &[]);
-        }
-    }
-
-    /// The exit code of a copy of this process that runs `body`, or the signal that ended it.
-    fn forked(body: fn()) -> Result<i32, Signal> {
-        // SAFETY: a re-run has no other thread that does anything.
-        match unsafe { fork() }.expect("fork") {
-            ForkResult::Child => {
-                // One that hangs ends.
-                alarm::set(120);
-                let code = catch_unwind(AssertUnwindSafe(body)).map_or(1, |()| 0);
-                // SAFETY: it only ends the process.
-                unsafe { libc::_exit(code) }
-            }
-            ForkResult::Parent { child } => match waitpid(child, None).expect("its end") {
-                WaitStatus::Exited(_, code) => Ok(code),
-                WaitStatus::Signaled(_, signal, _) => Err(signal),
-                other @ (WaitStatus::Stopped(..)
-                | WaitStatus::PtraceEvent(..)
-                | WaitStatus::PtraceSyscall(_)
-                | WaitStatus::Continued(_)
-                | WaitStatus::StillAlive) => panic!("{other:?}"),
-            },
-        }
-    }
-
-    fn abi() -> u32 {
-        Host::probe().landlock_abi().unwrap_or(0)
-    }
-
-    fn apply(builder: LoweringBuilder) -> Lowered {
-        try_apply(builder).unwrap_or_else(|error| panic!("{error:#}"))
-    }
-
-    fn try_apply(builder: LoweringBuilder) -> Result<Lowered, Error> {
-        builder.build().unwrap_or_else(|error| panic!("{error:#}")).apply()
-    }
-
-    fn worker() -> LoweringBuilder {
-        Lowering::builder().seccomp(Filter::worker())
-    }
-
-    /// Everything that a lowering could change, for each thread.
-    fn state() -> BTreeMap<String, Vec<String>> {
-        let names = SETS.into_iter().chain(["NoNewPrivs", "Seccomp", "Seccomp_filters"]);
-        let tasks = fs::read_dir("/proc/self/task").expect("tasks").map(|task| task.expect("a task").path());
-        let state = tasks.map(|task| {
-            let status = fs::read_to_string(task.join("status")).expect("status");
-            (task.display().to_string(), names.clone().map(|name| field(&status, name).to_owned()).collect())
-        });
-        state.collect()
-    }
-
-    fn own(name: &str) -> String {
-        field(&fs::read_to_string("/proc/thread-self/status").expect("status"), name).to_owned()
-    }
-
-    fn errno<T>(result: Result<T, IoError>) -> i32 {
-        result.err().and_then(|error| error.raw_os_error()).unwrap_or(0)
-    }
-
-    /// What opening a file says: 0 or an errno.
-    fn opening() -> i32 {
-        errno(File::open("/etc/passwd"))
-    }
-
-    /// Threads that wait, and do the same thing each time they are asked to.
-    struct Crew<T>(Vec<(Sender<()>, Receiver<T>)>);
-
-    impl<T: Send + 'static> Crew<T> {
-        fn of(count: usize, work: fn() -> T) -> Self {
-            let (ready, all) = channel();
-            let member = |number: usize| {
-                let ((go, wait), (tell, told), ready) = (channel(), channel(), ready.clone());
-                let body = move || {
-                    ready.send(()).expect("the test listens");
-                    wait.iter().for_each(|()| tell.send(work()).expect("the test listens"));
-                };
-                Thread::new().name(format!("crew-{number}")).spawn(body).expect("a thread");
-                // It has its name.
-                all.recv().expect("it runs");
-                (go, told)
-            };
-            Self((0..count).map(member).collect())
-        }
-
-        fn ask(&self) -> Vec<T> {
-            self.0.iter().for_each(|(go, _)| go.send(()).expect("it waits"));
-            self.0.iter().map(|(_, told)| told.recv().expect("it answers")).collect()
-        }
-    }
-
-    /// A filter that this thread alone has.
-    fn filter_this_thread() {
-        let arch = env::consts::ARCH.try_into().expect("an architecture");
-        let filter = SeccompFilter::new(BTreeMap::new(), SeccompAction::Allow, SeccompAction::Trap, arch)
-            .expect("valid");
-        let program: BpfProgram = filter.try_into().expect("a program");
-        apply_filter(&program).expect("seccomp");
-    }
+    use super::lowering::{
+        Crew, SETS, abi, alone, apply, errno, filter_this_thread, forked, opening, own, state, try_apply,
+        worker,
+    };
+    use super::support::{Scratch, is_inside, is_root, skip};
 
     #[test]
     fn the_filter_holds_in_each_of_nine_threads() {
@@ -502,96 +394,5 @@ mod tests {
             Lowering::builder().seccomp(Filter::strict()).build().is_ok(),
             "it forbids execve, as it should"
         );
-    }
-
-    /// The second stage, in the sandbox.
-    fn further() {
-        assert_eq!(own("Seccomp"), "2");
-        let inner = |rules: Landlock| {
-            rules.allow("/usr", AccessFs::READ_EXECUTE).allow("/lib", AccessFs::READ_EXECUTE)
-        };
-        fs::read("/proc/self/status").expect("the first stage lets it");
-        if abi() > 0 {
-            let lowered =
-                apply(Lowering::builder().landlock(inner(Landlock::new().files(AccessFs::known_to(1)))));
-            assert!(lowered.landlock.is_some(), "{lowered}");
-            assert_eq!(errno(fs::read("/proc/self/status")), libc::EACCES);
-            fs::read_dir("/usr").expect("allowed in both");
-        }
-        let crew = Crew::of(3, opening);
-        // Behind the second domain nothing shows the threads any more: what they have cannot be looked at.
-        let error = try_apply(worker().drop_capabilities()).map(drop);
-        assert!(error.is_err() || abi() == 0, "{error:?}");
-        let lowered = apply(worker());
-        assert!(crew.ask().iter().all(|errno| *errno == libc::ENOSYS), "{lowered}");
-        assert_eq!(errno(fs::read_dir("/usr").map(drop)), libc::ENOSYS);
-    }
-
-    #[test]
-    fn a_child_behind_namespaces_lowers_itself_further() {
-        const NAME: &str = "a_child_behind_namespaces_lowers_itself_further";
-        if is_inside(NAME) {
-            assert_eq!(forked(further), Ok(0));
-            return;
-        }
-        let myself = env::current_exe().expect("current_exe");
-        let mut builder = sandbox().bind(myself, "/test", Access::ReadOnly);
-        if abi() > 0 {
-            builder = builder.landlock(Landlock::from_mounts().floor(1));
-        }
-        let test = format!("tests::{NAME}");
-        let fence = build(builder);
-        let mut command = fence.command("/test");
-        command.args(["--exact", &test, "--nocapture", "--test-threads=1"]).env(INSIDE, NAME);
-        let outcome = command.output().unwrap_or_else(|error| panic!("{error:#}"));
-        let text =
-            String::from_utf8_lossy(&[outcome.stdout.clone(), outcome.stderr.clone()].concat()).into_owned();
-        assert_eq!(outcome.verdict(), Verdict::Exited(0), "{text}");
-        assert!(text.contains("1 passed"), "{text}");
-    }
-
-    /// Without `/proc`, in a root that has nothing but the libraries.
-    fn without_proc() {
-        fs::read_dir("/proc").expect_err("no /proc");
-        let rules = || Landlock::new().files(AccessFs::known_to(1));
-        let lowered = if abi() > 0 {
-            apply(Lowering::builder().landlock(rules()).drop_capabilities())
-        } else {
-            apply(Lowering::builder().drop_capabilities())
-        };
-        assert_eq!(lowered.threads[0].capabilities.map(|sets| sets.permitted), Some(0), "{lowered}");
-        let crew = Crew::of(2, opening);
-        if abi() > 0 && abi() < 8 {
-            let error = try_apply(Lowering::builder().landlock(rules())).expect_err("three threads");
-            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:#}");
-            assert!(error.to_string().contains("several threads"), "{error}");
-        }
-        let lowered = apply(worker());
-        assert_eq!(lowered.threads[0].filter, FilterProof::Answered, "{lowered}");
-        assert!(lowered.to_string().contains("no /proc"), "{lowered}");
-        assert_eq!(crew.ask(), [libc::ENOSYS; 2]);
-    }
-
-    #[test]
-    fn without_proc_the_kernel_is_asked_whether_there_is_one_thread() {
-        const NAME: &str = "without_proc_the_kernel_is_asked_whether_there_is_one_thread";
-        if is_inside(NAME) {
-            assert_eq!(forked(without_proc), Ok(0));
-            return;
-        }
-        let myself = env::current_exe().expect("current_exe");
-        let mut builder = Sandbox::builder().bind(myself, "/test", Access::ReadOnly);
-        for path in ["/usr", "/lib", "/lib64"] {
-            builder = builder.mount(Mount::bind(path, path).mirror());
-        }
-        let test = format!("tests::{NAME}");
-        let fence = build(builder);
-        let mut command = fence.command("/test");
-        command.args(["--exact", &test, "--nocapture", "--test-threads=1"]).env(INSIDE, NAME);
-        let outcome = command.output().unwrap_or_else(|error| panic!("{error:#}"));
-        let text =
-            String::from_utf8_lossy(&[outcome.stdout.clone(), outcome.stderr.clone()].concat()).into_owned();
-        assert_eq!(outcome.verdict(), Verdict::Exited(0), "{text}");
-        assert!(text.contains("1 passed"), "{text}");
     }
 }

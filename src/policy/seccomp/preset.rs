@@ -22,7 +22,9 @@ impl Filter {
 
     /// A helper that computes on passed descriptors, as a renderer or a decoder does: read, write, memory, threads, time,
     /// exit. It opens nothing, connects to nothing, starts nothing ([`Filter::launch_only`]). A static program starts under
-    /// it, with glibc or musl; a dynamic one needs [`Filter::worker_dynamic`].
+    /// it, with glibc or musl; a dynamic one needs [`Filter::worker_dynamic`]. A static glibc looks for its own path at the
+    /// start and does without: with [`Action::KillProcess`] for all the rest it would end there. Let such a program lower
+    /// itself when it has started ([`crate::Lowering`]).
     pub fn worker() -> Self {
         from_groups(&groups::computing()).launch_only()
     }
