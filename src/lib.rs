@@ -32,9 +32,14 @@
 //! it is required: what cannot be had is an [`Error`] with step, object, call, errno, cause and remedy. An item wrapped in
 //! [`prefer`] may be missing, and then stands in [`Enforcement::missing`].
 //!
+//! # Lowering oneself
+//!
+//! A process, behind the fence or not, gives up what it does not need any more with [`Lowering`]: a further filter, a
+//! [`Landlock`] domain, capabilities, `no_new_privs`, for all of its threads or with an error that changes nothing.
+//!
 //! # Threads and process-wide things
 //!
-//! The crate changes nothing of its caller: no directory, mask, environment, signal, mount or id. It keeps at most two threads
+//! Launching changes nothing of its caller: no directory, mask, environment, signal, mount or id. It keeps at most two threads
 //! of its own, made when they are first needed: `ringfence-watch` ends a child that was stopped in the window, and
 //! `ringfence` clones programs that are PID 1 themselves ([`Init::Program`]), as the kernel ties their life to the thread
 //! that cloned them.

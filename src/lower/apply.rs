@@ -6,7 +6,7 @@ use std::mem;
 use nix::unistd::gettid;
 
 use super::builder::Lowering;
-use super::capability::{self, Drop};
+use super::capability::{self, Shedding};
 use super::domain::{self, Domain};
 use super::filter;
 use super::report::{FilterProof, Lowered, LoweredThread};
@@ -22,7 +22,7 @@ const LOOKS: usize = 2_000;
 /// What is ready to be done, and nothing is.
 struct Ready {
     threads: Threads,
-    capabilities: Option<Drop>,
+    capabilities: Option<Shedding>,
     domain: Option<Domain>,
     missing: Vec<Missing>,
 }
@@ -69,7 +69,7 @@ impl Lowering {
     /// What cannot be undone; each part is in `done` as soon as it holds.
     fn lower(&self, ready: Ready, done: &mut Vec<Step>) -> Result<Lowered> {
         let Ready { threads, capabilities, domain, mut missing } = ready;
-        let mut notes: Vec<String> = capabilities.as_ref().and_then(Drop::note).into_iter().collect();
+        let mut notes: Vec<String> = capabilities.as_ref().and_then(Shedding::note).into_iter().collect();
         let own = match &capabilities {
             Some(drop) => Some(drop.apply(|step| done.push(step))?),
             None => None,
@@ -91,7 +91,7 @@ impl Lowering {
         }
         let filter = self.program.as_ref().map(Vec::len);
         let mut report = Lowered { threads: Vec::new(), filter, landlock, missing, notes };
-        let keep = capabilities.as_ref().map(Drop::keep);
+        let keep = capabilities.as_ref().map(Shedding::keep);
         self.filter_and_look(threads.list, (keep, own), done, &mut report)?;
         Ok(report)
     }

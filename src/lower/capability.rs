@@ -10,7 +10,7 @@ use crate::sys;
 
 /// What is to be done, decided before anything is.
 #[derive(Debug)]
-pub(super) struct Drop {
+pub(super) struct Shedding {
     keep: u64,
     before: CapabilitySets,
     change: Change,
@@ -23,7 +23,7 @@ enum Change {
 }
 
 /// Looks at every thread; an error where one has to change that is not the calling one.
-pub(super) fn prepare(keep: Capabilities, threads: &Threads) -> Result<Drop> {
+pub(super) fn prepare(keep: Capabilities, threads: &Threads) -> Result<Shedding> {
     let keep = keep.bits();
     let before = own()?;
     let mut sets = threads.list.iter().map(|thread| thread.status.capabilities);
@@ -31,10 +31,10 @@ pub(super) fn prepare(keep: Capabilities, threads: &Threads) -> Result<Drop> {
         && (!threads.may_be_several() && threads.list.is_empty()
             || !threads.list.is_empty() && sets.all(|sets| sets.is_some_and(|sets| !exceeds(&sets, keep))));
     if holds {
-        return Ok(Drop { keep, before, change: Change::HoldsAlready });
+        return Ok(Shedding { keep, before, change: Change::HoldsAlready });
     }
     threads.only_one("all threads", Step::Capabilities, "capabilities are each thread's own")?;
-    Ok(Drop { keep, before, change: Change::Needed })
+    Ok(Shedding { keep, before, change: Change::Needed })
 }
 
 /// Whether nothing is there that should be gone.
@@ -53,7 +53,7 @@ fn can_bound(sets: &CapabilitySets) -> bool {
     sets.permitted >> (Capability::Setpcap as u8) & 1 == 1
 }
 
-impl Drop {
+impl Shedding {
     /// What it leaves as it is.
     pub(super) fn note(&self) -> Option<String> {
         let rest = !can_bound(&self.before) && self.before.bounding & !self.keep != 0;
