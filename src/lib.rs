@@ -32,12 +32,18 @@
 //! it is required: what cannot be had is an [`Error`] with step, object, call, errno, cause and remedy. An item wrapped in
 //! [`prefer`] may be missing, and then stands in [`Enforcement::missing`].
 //!
+//! # Lowering oneself
+//!
+//! A process, behind the fence or not, gives up what it does not need any more with [`Lowering`]: a further filter, a
+//! [`Landlock`] domain, capabilities, `no_new_privs`, for all of its threads or with an error that changes nothing.
+//!
 //! # Threads and process-wide things
 //!
-//! The crate changes nothing of its caller: no directory, mask, environment, signal, mount or id. It keeps at most three threads
+//! Launching changes nothing of its caller: no directory, mask, environment, signal, mount or id. It keeps at most three threads
 //! of its own, made when they are first needed: `ringfence-watch` ends a child that was stopped in the window,
 //! `ringfence-clock` watches the limits of time ([`Builder::wall_time`]), and `ringfence` clones programs that are PID 1
-//! themselves ([`Init::Program`]), as the kernel ties their life to the thread that cloned them.
+//! themselves ([`Init::Program`]), as the kernel ties their life to the thread that cloned them. A child whose filter
+//! notifies, or kills, has a thread of its own that supervises it.
 //!
 //! # Kernels
 //!
@@ -48,6 +54,7 @@
 
 mod error;
 pub mod host;
+mod lower;
 mod machine;
 mod plan;
 mod policy;
@@ -60,6 +67,7 @@ pub use error::{
     Attempt, Cause, Error, ErrorKind, Mistake, Object, Powerless, Refusal, Result, Runtime, Step,
 };
 pub use host::{Host, doctor};
+pub use lower::{FilterProof, Lowered, LoweredThread, Lowering, LoweringBuilder};
 pub use plan::Plan;
 pub use policy::{
     Absence, Access, AccessFs, AccessNet, Action, Architecture, Argument, AuditLog, Bind, Builder,

@@ -82,7 +82,7 @@ pub enum Mistake {
          is to execute nothing"
     )]
     FilterForbidsLaunch,
-    #[error("filter: exit_group is refused, and without it a failed launch could not end: allow or kill")]
+    #[error("filter: exit_group is refused, and without it a process could not end: allow or kill")]
     FilterForbidsEnd,
     #[error(
         "filter: attaching one needs no_new_privs or CAP_SYS_ADMIN inside (seccomp(2)): drop \
@@ -91,4 +91,10 @@ pub enum Mistake {
     FilterNeedsNoNewPrivs,
     #[error("filter: {instructions} instructions, the kernel takes {most}: use fewer conditions")]
     FilterTooLong { instructions: usize, most: usize },
+    #[error("nothing is lowered: name a filter, a Landlock domain or capabilities")]
+    EmptyLowering,
+    #[error("filter: {call} is answered with notify, and a process that lowers itself has no supervisor")]
+    FilterNotifiesNobody { call: String },
+    #[error("Landlock: a process that lowers itself has no mount tree to repeat: name paths")]
+    LandlockWithoutMounts,
 }

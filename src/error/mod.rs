@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Exec,
     /// An operation on a running sandbox failed.
     Process,
+    /// Lowering the calling process failed: [`Error::applied`] says what holds all the same.
+    Lowering,
 }
 
 /// Why something could not be done: which step, on which object, by which call, with which errno, and what was found to be
@@ -53,6 +55,7 @@ struct Inner {
     causes: Vec<Cause>,
     mistakes: Vec<Mistake>,
     attempts: Vec<Attempt>,
+    applied: Vec<Step>,
 }
 
 /// One namespace set that was tried.
@@ -92,6 +95,7 @@ impl Error {
             causes: Vec::new(),
             mistakes: Vec::new(),
             attempts: Vec::new(),
+            applied: Vec::new(),
         }))
     }
 
@@ -122,6 +126,12 @@ impl Error {
 
     pub(crate) fn attempted(mut self, attempts: Vec<Attempt>) -> Self {
         self.0.attempts = attempts;
+        self
+    }
+
+    /// What was done before this, and cannot be undone.
+    pub(crate) fn applied_before(mut self, steps: &[Step]) -> Self {
+        self.0.applied = steps.to_vec();
         self
     }
 
@@ -172,6 +182,13 @@ impl Error {
         &self.0.mistakes
     }
 
+    /// What [`crate::Lowering::apply`] had done to the calling process before it failed, and cannot undo. Empty: nothing was
+    /// changed.
+    #[must_use]
+    pub fn applied(&self) -> &[Step] {
+        &self.0.applied
+    }
+
     /// The namespace sets that were tried before this failure.
     #[must_use]
     pub fn attempts(&self) -> &[Attempt] {
@@ -210,6 +227,10 @@ impl Display for Error {
         }
         if let Some(detail) = &inner.detail {
             write!(f, ": {detail}")?;
+        }
+        for (index, step) in inner.applied.iter().enumerate() {
+            let before = if index == 0 { "; applied before, for good: " } else { ", " };
+            write!(f, "{before}{step}")?;
         }
         if f.alternate() {
             for attempt in &inner.attempts {

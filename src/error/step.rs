@@ -84,6 +84,8 @@ pub enum Step {
     Wait,
     /// Ending what runs.
     Kill,
+    /// Counting the threads of the calling process.
+    Threads,
 }
 
 impl Display for Step {
@@ -127,6 +129,7 @@ impl Display for Step {
             Self::Clocks => "clocks",
             Self::Wait => "wait",
             Self::Kill => "kill",
+            Self::Threads => "threads",
         })
     }
 }

@@ -42,6 +42,7 @@ pub use mountinfo::MountEntry;
 pub use mountinfo::MountFlags;
 pub use mountinfo::MountTable;
 pub use mountinfo::Propagation;
+pub(crate) use probe::kernel as running_kernel;
 pub use proc_view::ProcView;
 pub use process_limit::CgroupProcesses;
 pub use process_limit::KeyUsage;

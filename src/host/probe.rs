@@ -86,7 +86,7 @@ impl Host {
     }
 }
 
-fn kernel() -> KernelVersion {
+pub(crate) fn kernel() -> KernelVersion {
     let release = uname().ok().and_then(|names| KernelVersion::parse(names.release().to_str()?));
     release.unwrap_or(KernelVersion::UNKNOWN)
 }

@@ -7,10 +7,10 @@ use crate::error::Step;
 use crate::policy::{Capability, Namespaces};
 
 /// NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE set, KEEP_CAPS not, all four locked (capabilities(7), securebits.h).
-const SECUREBITS_LOCKED: u64 = 0b1110_1111;
+pub(crate) const SECUREBITS_LOCKED: u64 = 0b1110_1111;
 const LINUX_CAPABILITY_VERSION_3: u64 = 0x2008_0522;
 
-fn name(number: u32) -> String {
+pub(crate) fn name(number: u32) -> String {
     let index = usize::try_from(number).unwrap_or(usize::MAX);
     Capability::ALL.get(index).map_or_else(|| format!("capability {number}"), |known| known.name().to_owned())
 }

@@ -1,36 +1,30 @@
 //! The Landlock domain: a ruleset, a rule for each path and port, and the step into it. It must not claim a rule that the
 //! kernel did not take: each leaves word in the brief.
 
+mod known;
+
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+pub(crate) use known::Known;
+
 use super::asm::{Call, Cell, Label, cwd, num, sym};
 use super::context::{Context, u64_of};
-use crate::error::{Cause, Error, ErrorKind, Object, Result, Step};
+use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::host::Answer;
 use crate::policy::{
-    AccessFs, AccessNet, AuditLog, Capability, Handled, Landlock, Namespaces, Need, NewPrivileges, Rights,
-    Scopes, landlock_rules,
+    AccessFs, AccessNet, Capability, Namespaces, Need, NewPrivileges, Scopes, landlock_rules,
 };
 
-const RULE_PATH_BENEATH: u64 = 1;
-const RULE_NET_PORT: u64 = 2;
-/// ABIs from which on `struct landlock_ruleset_attr` has its second and third word.
-const NET_SINCE: u32 = 4;
-const SCOPES_SINCE: u32 = 6;
+pub(crate) const RULE_PATH_BENEATH: u64 = 1;
+pub(crate) const RULE_NET_PORT: u64 = 2;
 /// Offset of `stx_mode` in `struct statx`.
 const MODE: u32 = 28;
 
 /// What is handled on this host, and where the outcome stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LandlockPlan {
-    pub(crate) abi: Option<u32>,
-    pub(crate) files: AccessFs,
-    pub(crate) net: AccessNet,
-    pub(crate) scopes: Scopes,
-    pub(crate) log: AuditLog,
-    /// Preferred rights that this kernel does not know, by the kernel's names.
-    pub(crate) unknown: Vec<String>,
+    pub(crate) known: Known,
     /// Offset in the brief: 1 once the domain holds; `None` where there is none.
     pub(crate) holds: Option<u32>,
     pub(crate) paths: Vec<PathPlan>,
@@ -58,10 +52,11 @@ pub(crate) struct PortPlan {
 /// The domain of the policy, if there is one.
 pub(super) fn domain(context: &mut Context<'_>) -> Result<()> {
     let Some(landlock) = context.policy.landlock.clone() else { return Ok(()) };
-    let mut plan = known(context, &landlock)?;
-    if plan.holds_something() {
+    let known = Known::new(&landlock, context.host.landlock_abi(), &context.host.kernel().to_string())?;
+    let mut plan = LandlockPlan { known, holds: None, paths: Vec::new(), ports: Vec::new() };
+    if plan.known.holds_something() {
         let allowed = privileged(context);
-        let need = need(&landlock, &plan);
+        let need = plan.known.need(&landlock);
         match (allowed, need) {
             (true, _) => rows(context, &mut plan, need),
             (false, Need::Preferred) => {
@@ -81,12 +76,6 @@ pub(super) fn domain(context: &mut Context<'_>) -> Result<()> {
     Ok(())
 }
 
-impl LandlockPlan {
-    fn holds_something(&self) -> bool {
-        !(self.files.is_empty() && self.net.is_empty() && self.scopes.is_empty())
-    }
-}
-
 /// What the kernel asks for at the last step (landlock_restrict_self(2), EPERM).
 fn privileged(context: &Context<'_>) -> bool {
     let keeps = context.policy.capabilities.contains(Capability::SysAdmin);
@@ -94,82 +83,30 @@ fn privileged(context: &Context<'_>) -> bool {
     never || keeps || context.host.no_new_privs() == Answer::Yes
 }
 
-/// The domain is required as soon as one right is that this kernel knows.
-fn need(landlock: &Landlock, plan: &LandlockPlan) -> Need {
-    let required = plan.files.intersects(landlock.files.required)
-        || plan.net.intersects(landlock.net.required)
-        || plan.scopes.intersects(landlock.scopes.required);
-    if required { Need::Required } else { Need::Preferred }
-}
-
-/// What of the policy this kernel knows; an error where it lacks what is required.
-fn known(context: &Context<'_>, landlock: &Landlock) -> Result<LandlockPlan> {
-    let abi = context.host.landlock_abi();
-    let mut unknown = Vec::new();
-    Ok(LandlockPlan {
-        abi,
-        files: part(context, landlock.files, &mut unknown)?,
-        net: part(context, landlock.net, &mut unknown)?,
-        scopes: part(context, landlock.scopes, &mut unknown)?,
-        log: part(context, landlock.log, &mut unknown)?,
-        unknown,
-        holds: None,
-        paths: Vec::new(),
-        ports: Vec::new(),
-    })
-}
-
-fn part<F: Rights>(context: &Context<'_>, handled: Handled<F>, unknown: &mut Vec<String>) -> Result<F> {
-    let abi = context.host.landlock_abi();
-    let has = abi.map_or_else(F::empty, F::of_abi);
-    let lost = handled.required.difference(has);
-    if !lost.is_empty() {
-        return Err(lacks(context, abi, lost));
-    }
-    unknown.extend(handled.preferred.difference(has).kernel_names());
-    Ok(handled.all().intersection(has))
-}
-
-fn lacks<F: Rights>(context: &Context<'_>, abi: Option<u32>, lost: F) -> Error {
-    let error = Error::new(ErrorKind::Unsupported, Step::Landlock, lost.kernel_names().join("|"));
-    let (needs, since) = lost.since();
-    let running = context.host.kernel().to_string();
-    match abi {
-        None => error
-            .call("landlock_create_ruleset", libc::EOPNOTSUPP)
-            .detail(format!("this kernel offers no Landlock; these rights came with Linux {since} (ABI {needs})"))
-            .causes_found(vec![Cause::KernelLacks { what: "Landlock", since, running }]),
-        Some(abi) => error.call("landlock_create_ruleset", libc::EINVAL).detail(format!(
-            "they came with Linux {since} (ABI {needs}), this kernel has ABI {abi}: prefer them, or lower the floor"
-        )),
-    }
-}
-
 /// Ruleset, rules, and the step into the domain. Each is an item, so that a preferred one can fail alone.
 fn rows(context: &mut Context<'_>, plan: &mut LandlockPlan, need: Need) {
     let ruleset = context.asm.cell_with("ruleset", &[u64::MAX]);
-    context.item(Step::Landlock, "ruleset", need, |context| create(context, plan, ruleset));
+    context.item(Step::Landlock, "ruleset", need, |context| create(context, &plan.known, ruleset));
     let end = context.asm.label();
     if need == Need::Preferred {
         context.asm.if_less(&ruleset.word(), num(0), end);
     }
     let weaker = |rule: Need| if need == Need::Preferred { Need::Preferred } else { rule };
-    let known = plan.abi.map_or(AccessFs::empty(), AccessFs::of_abi);
     for rule in landlock_rules(context.policy, context.set) {
         let outcome = context.brief("rule", 16);
-        let allow = rule.allow & plan.files;
+        let allow = rule.allow & plan.known.files;
         let object = Object::SandboxPath(rule.path.clone());
         if !allow.is_empty() {
             context.item(Step::Landlock, object, weaker(rule.need), |context| {
                 path(context, (ruleset, outcome), &rule.path, allow);
             });
         }
-        let unknown = rule.allow.difference(known);
+        let unknown = plan.known.unknown_of(rule.allow);
         plan.paths.push(PathPlan { path: rule.path, unknown, outcome: outcome.address.offset });
     }
     for rule in context.policy.landlock.iter().flat_map(|landlock| landlock.ports.clone()) {
         let outcome = context.brief("rule", 8);
-        let allow = rule.allow & plan.net;
+        let allow = rule.allow & plan.known.net;
         let object = format!("TCP port {}", rule.port);
         if !allow.is_empty() {
             context.item(Step::Landlock, object, weaker(rule.need), |context| {
@@ -180,7 +117,7 @@ fn rows(context: &mut Context<'_>, plan: &mut LandlockPlan, need: Need) {
     }
     let holds = context.brief("landlock", 8);
     plan.holds = Some(holds.address.offset);
-    let log = plan.log;
+    let log = plan.known.log;
     context.item(Step::Landlock, "domain", need, |context| {
         let flags = sym(log.bits(), if log.is_empty() { "0".to_owned() } else { log.to_string() });
         let call = Call::new(libc::SYS_landlock_restrict_self, "landlock_restrict_self");
@@ -191,18 +128,11 @@ fn rows(context: &mut Context<'_>, plan: &mut LandlockPlan, need: Need) {
     context.asm.bind(end);
 }
 
-/// Only the words that this ABI has: a kernel refuses those that it does not know unless they are 0, so a shorter structure
-/// is what every version takes.
-fn create(context: &mut Context<'_>, plan: &LandlockPlan, ruleset: Cell) {
-    let words = [plan.files.bits(), plan.net.bits(), plan.scopes.bits()];
-    let count = match plan.abi.unwrap_or(0) {
-        abi if abi < NET_SINCE => 1,
-        abi if abi < SCOPES_SINCE => 2,
-        _ => 3,
-    };
-    let text = format!("{{files {}, net {}, scopes {}}}", plan.files, plan.net, plan.scopes);
-    let attributes = context.asm.words(&words[..count], text);
-    let size = num(8 * i64::try_from(count).unwrap_or(0));
+fn create(context: &mut Context<'_>, known: &Known, ruleset: Cell) {
+    let text = format!("{{files {}, net {}, scopes {}}}", known.files, known.net, known.scopes);
+    let words = known.attributes();
+    let size = num(8 * i64::try_from(words.len()).unwrap_or(0));
+    let attributes = context.asm.words(&words, text);
     let call = Call::new(libc::SYS_landlock_create_ruleset, "landlock_create_ruleset").arg(attributes);
     context.asm.call(call.arg(size).arg(num(0)).into(ruleset));
 }
@@ -265,7 +195,7 @@ fn gaps(context: &mut Context<'_>, plan: &LandlockPlan) {
     let tree = context.in_set(Namespaces::MOUNT);
     let net = context.in_set(Namespaces::NET);
     let no_memfd = context.policy.hardening.deny_memfd_exec.is_some() && context.in_set(Namespaces::PID);
-    let lacks = |right: AccessFs| !plan.files.contains(right);
+    let lacks = |right: AccessFs| !plan.known.files.contains(right);
     let files = [
         (
             true,
@@ -289,11 +219,11 @@ fn gaps(context: &mut Context<'_>, plan: &LandlockPlan) {
     let others = [
         (net, "Landlock confines TCP only: UDP, raw, netlink, packet and vsock sockets are the host's"),
         (
-            net || plan.net == AccessNet::all(),
+            net || plan.known.net == AccessNet::all(),
             "TCP is not wholly confined: LANDLOCK_ACCESS_NET_BIND_TCP and CONNECT_TCP are not both handled",
         ),
         (
-            net || plan.scopes.contains(Scopes::ABSTRACT_UNIX_SOCKET),
+            net || plan.known.scopes.contains(Scopes::ABSTRACT_UNIX_SOCKET),
             "abstract unix sockets of the host can be connected to: LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET is not closed",
         ),
     ];

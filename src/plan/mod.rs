@@ -23,12 +23,15 @@ mod tail;
 mod tests;
 mod window;
 
-pub(crate) use self::landlock::{LandlockPlan, PathPlan};
+pub(crate) use self::landlock::{Known, LandlockPlan, PathPlan, RULE_NET_PORT, RULE_PATH_BENEATH};
 pub(crate) use asm::{Cell, Code, Op};
+pub(crate) use capability::{SECUREBITS_LOCKED, name as capability_name};
 pub(crate) use compile::{BRIEF_SPAN, compile};
 pub(crate) use context::{Act, ActKind, Item, ItemKind, Recursive, SourceHow, SourcePlan};
 pub(crate) use identity::{IdPlan, MapWriter};
-pub(crate) use seccomp::{Attach, Listener, NATIVE, SECRET_ARGUMENT, compile_filter};
+pub(crate) use seccomp::{
+    Attach, Listener, NATIVE, SECRET_ARGUMENT, compile as compile_program, compile_filter,
+};
 pub(crate) use tail::{Controlling, LateLimit, Program, TailInput, tail};
 pub(crate) use window::{CloseRange, Then, WindowInput, window};
 

@@ -7,7 +7,7 @@ use super::Policy;
 use super::capability::Capability;
 use super::clock;
 use super::identity::{IdRange, Mapping};
-use super::landlock::{AccessFs, StandIn};
+use super::landlock::{AccessFs, Landlock, StandIn};
 use super::mount::{Bind, Hiding, Mount, MountKind, ProcRung, Root, Source};
 use super::namespace::Namespaces;
 use super::process::{Init, NewPrivileges};
@@ -76,6 +76,14 @@ fn stands_in(policy: &Policy) -> bool {
 
 fn landlock(policy: &Policy, mistakes: &mut Vec<Mistake>) {
     let Some(landlock) = &policy.landlock else { return };
+    landlock_alone(landlock, mistakes);
+    if stands_in(policy) && !landlock.files.required.contains(AccessFs::known_to(1)) {
+        mistakes.push(Mistake::WeakStandIn);
+    }
+}
+
+/// What is wrong with a domain, whoever enters it.
+pub(crate) fn landlock_alone(landlock: &Landlock, mistakes: &mut Vec<Mistake>) {
     if landlock.handles_nothing() {
         mistakes.push(Mistake::EmptyLandlock);
     }
@@ -94,9 +102,6 @@ fn landlock(policy: &Policy, mistakes: &mut Vec<Mistake>) {
     for rule in landlock.ports.iter().filter(|rule| !landlock.net.all().contains(rule.allow)) {
         let (what, rights) = (format!("TCP port {}", rule.port), rule.allow.to_string());
         mistakes.push(Mistake::LandlockRuleUnhandled { what, rights });
-    }
-    if stands_in(policy) && !landlock.files.required.contains(AccessFs::known_to(1)) {
-        mistakes.push(Mistake::WeakStandIn);
     }
 }
 

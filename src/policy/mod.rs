@@ -15,9 +15,12 @@ mod seccomp;
 mod wanted;
 
 pub use self::landlock::{AccessFs, AccessNet, AuditLog, Landlock, Scopes};
-pub(crate) use self::landlock::{Handled, Rights, rules as landlock_rules};
+pub(crate) use self::landlock::{
+    Handled, Mirror, PathRule, PortRule, Rights, StandIn, rules as landlock_rules,
+};
 pub use builder::Builder;
 pub use capability::{Capabilities, Capability};
+pub(crate) use check::landlock_alone;
 pub use clock::{Clocks, Grace};
 pub use identity::{IdRange, Identity, Mapping};
 pub use limit::{Limit, Resource};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::brief::Brief;
 use super::enforcement::Missing;
 use crate::error::{Step, errno_text};
-use crate::plan::{LandlockPlan, PathPlan};
+use crate::plan::{Known, LandlockPlan, PathPlan};
 use crate::policy::{AccessFs, AccessNet, AuditLog, Scopes};
 
 /// A Landlock domain that the program was in before it ran. Each part is one that a call of the set-up was told to hold.
@@ -80,11 +80,11 @@ pub(super) fn read(plan: &LandlockPlan, brief: &Brief) -> Option<LandlockState> 
         applied: AccessNet::from_bits_truncate(word(rule.outcome)),
     });
     Some(LandlockState {
-        abi: plan.abi?,
-        files: plan.files,
-        net: plan.net,
-        scopes: plan.scopes,
-        log: plan.log,
+        abi: plan.known.abi?,
+        files: plan.known.files,
+        net: plan.known.net,
+        scopes: plan.known.scopes,
+        log: plan.known.log,
         paths: plan.paths.iter().map(path).collect(),
         ports: ports.collect(),
     })
@@ -99,9 +99,9 @@ fn state(opened: u64, taken: u64) -> LandlockPathState {
 }
 
 /// Preferred rights that this kernel does not know.
-pub(super) fn missing(plan: &LandlockPlan) -> impl Iterator<Item = Missing> {
-    let errno = if plan.abi.is_some() { libc::EINVAL } else { libc::EOPNOTSUPP };
-    let names = plan.unknown.iter();
+pub(crate) fn missing(known: &Known) -> impl Iterator<Item = Missing> {
+    let errno = if known.abi.is_some() { libc::EINVAL } else { libc::EOPNOTSUPP };
+    let names = known.unknown.iter();
     names.map(move |name| Missing { step: Step::Landlock, object: name.clone().into(), errno })
 }
 

@@ -16,6 +16,7 @@ mod supervise;
 mod verify;
 mod watchdog;
 
+pub(crate) use self::landlock::missing as missing_rights;
 pub use self::landlock::{LandlockPath, LandlockPathState, LandlockPort, LandlockState};
 pub(crate) use attempt::{Compiled, Fence, Running, explain_command as explain, launch};
 pub use enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState, SupervisorState};

@@ -186,7 +186,7 @@ fn choices(plan: &Plan, brief: &Brief) -> Vec<(Object, &'static str)> {
 }
 
 fn missing(plan: &Plan, brief: &Brief) -> Vec<Missing> {
-    let lost = plan.landlock.iter().flat_map(landlock::missing);
+    let lost = plan.landlock.iter().flat_map(|plan| landlock::missing(&plan.known));
     let gone = |outcome: u32| brief.map().word(outcome + 16) == 1;
     plan.items
         .iter()

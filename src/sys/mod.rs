@@ -1,6 +1,7 @@
 //! The only unsafe code: system calls that `nix` lacks, the machine's text, shared memory. It must not decide anything.
 
 use nix::errno::Errno as NixErrno;
+mod lower;
 mod machine;
 mod memory;
 mod message;
@@ -10,6 +11,9 @@ mod probe;
 mod process;
 mod terminal;
 
+pub(crate) use lower::{
+    add_rule, attach_filter, create_ruleset, own_capabilities, prctl, restrict_self, set_own_capabilities,
+};
 pub(crate) use machine::{Buffer, CloneHow, Cloned, MACHINE, clone_into_table, machine_text};
 pub(crate) use memory::{SharedMap, executable_memfd};
 pub(crate) use message::{DESCRIPTORS, Whole, receive_with_fds};

@@ -11,7 +11,7 @@ use nix::sys::signal::SigmaskHow;
 /// Makes a call with constant arguments chosen so that it cannot succeed in doing anything: bad descriptors, null pointers,
 /// unknown commands. `Ok` or the errno tell whether the kernel, or a filter, knows the call.
 pub(crate) fn probe_call(nr: u32, args: [u64; 6]) -> Result<(), Errno> {
-    // SAFETY: callers are in `host` and pass constants with null or no pointers; the kernel answers EFAULT, EBADF or EINVAL.
+    // SAFETY: callers pass constants with null or no pointers; the kernel answers EFAULT, EBADF or EINVAL, or does nothing.
     unsafe { raw(libc::c_long::from(nr), args) }.map(drop)
 }
 

@@ -22,7 +22,7 @@ use nix::unistd::{geteuid, getgid, getuid};
 use ringfence::{Builder, Error, Host, Outcome, Result, Sandbox, Verdict};
 
 /// Set, to the test's name, in a re-run of a single test.
-const INSIDE: &str = "RINGFENCE_TEST_INSIDE";
+pub(crate) const INSIDE: &str = "RINGFENCE_TEST_INSIDE";
 /// Features that a re-run takes away from what this machine has, by name.
 const WITHOUT: &str = "RINGFENCE_TEST_WITHOUT";
 

@@ -61,9 +61,9 @@ fn a_required_right_that_the_kernel_lacks_is_named_with_its_version() {
             let text = error.to_string();
             assert!(text.contains(name) && text.contains(&format!("Linux {linux}")), "{text}");
             let plan = alone(abi, landlock.clone().preferred()).expect("only preferred");
-            let known = plan.landlock.expect("Landlock");
-            assert_eq!(known.unknown, [name], "{abi:?}");
-            assert_eq!(known.holds, None, "{abi:?}");
+            let domain = plan.landlock.expect("Landlock");
+            assert_eq!(domain.known.unknown, [name], "{abi:?}");
+            assert_eq!(domain.holds, None, "{abi:?}");
         }
     }
     let log = Landlock::new().files(AccessFs::READ).log(AuditLog::NEW_EXEC_ON);
@@ -79,7 +79,7 @@ fn each_abi_gets_the_structure_and_the_rights_that_it_knows() {
         let size = [(4, 8), (6, 16)].iter().find(|(before, _)| abi < *before).map_or(24, |(_, size)| *size);
         let [made] = &calls(&plan, "landlock_create_ruleset")[..] else { panic!("one ruleset") };
         assert!(made.contains(&format!("}}, {size}, 0)")), "{abi}: {made}");
-        let known = plan.landlock.expect("Landlock");
+        let known = plan.landlock.expect("Landlock").known;
         assert_eq!(known.files, AccessFs::known_to(abi), "{abi}");
         assert_eq!(known.net.is_empty(), abi < 4);
         assert_eq!(known.scopes.is_empty(), abi < 6);
@@ -102,8 +102,8 @@ fn the_default_floor_is_linux_6_12() {
 fn rules_hold_no_right_that_is_not_handled() {
     let rules = Landlock::closed().floor(1).allow("/a", AccessFs::all()).connect_tcp(443);
     let plan = alone(Some(2), rules).expect("a plan");
-    let known = plan.landlock.as_ref().expect("Landlock");
-    assert_eq!(known.paths[0].unknown, AccessFs::all().difference(AccessFs::known_to(2)));
+    let domain = plan.landlock.as_ref().expect("Landlock");
+    assert_eq!(domain.paths[0].unknown, AccessFs::all().difference(AccessFs::known_to(2)));
     assert_eq!(calls(&plan, "landlock_add_rule").len(), 1, "a port needs ABI 4");
     let beneath = |bits: u64| plan.code.segment.data.windows(8).any(|bytes| bytes == bits.to_le_bytes());
     assert!(beneath(AccessFs::known_to(2).bits()) && !beneath(AccessFs::all().bits()));

@@ -278,6 +278,35 @@ pub(super) fn loading() -> Vec<Group> {
     ]
 }
 
+/// What a process calls to lower itself.
+pub(super) fn lowering() -> Vec<Group> {
+    const O_PATH: u64 = 0o10_000_000;
+    let prctl = |option: i32, why| {
+        when([Argument::int(0).equal(u64::from(option.cast_unsigned()))], allowed(why, "prctl"))
+    };
+    vec![
+        when([Argument::int(0).equal(1)], allowed("SECCOMP_SET_MODE_FILTER: a further filter", "seccomp")),
+        prctl(libc::PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS"),
+        prctl(libc::PR_GET_NO_NEW_PRIVS, "whether that is set"),
+        prctl(libc::PR_CAPBSET_READ, "the bounding set"),
+        prctl(libc::PR_CAPBSET_DROP, "less of it"),
+        prctl(libc::PR_CAP_AMBIENT, "the ambient set: what it can raise is permitted already"),
+        prctl(libc::PR_GET_SECUREBITS, "the securebits"),
+        prctl(libc::PR_SET_SECUREBITS, "locking them; it needs CAP_SETPCAP"),
+        allowed("the other sets: none can become larger than the permitted one", "capget capset"),
+        allowed("a domain", "landlock_create_ruleset landlock_add_rule landlock_restrict_self"),
+        when(
+            [Argument::int(2).masked_equal(O_PATH, O_PATH)],
+            allowed("the paths of its rules, which can be neither read nor written so", "openat"),
+        ),
+        when(
+            [Argument::int(0).equal(0x1_0000)],
+            allowed("CLONE_THREAD: whether it is alone; has no effect", "unshare"),
+        ),
+        allowed("its threads, where it may open /proc/self/task", "getdents64"),
+    ]
+}
+
 /// What a program without a C library needs to compute.
 pub(super) fn least() -> Vec<Group> {
     vec![

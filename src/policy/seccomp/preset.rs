@@ -22,7 +22,9 @@ impl Filter {
 
     /// A helper that computes on passed descriptors, as a renderer or a decoder does: read, write, memory, threads, time,
     /// exit. It opens nothing, connects to nothing, starts nothing ([`Filter::launch_only`]). A static program starts under
-    /// it, with glibc or musl; a dynamic one needs [`Filter::worker_dynamic`].
+    /// it, with glibc or musl; a dynamic one needs [`Filter::worker_dynamic`]. A static glibc looks for its own path at the
+    /// start and does without: with [`Action::KillProcess`] for all the rest it would end there. Let such a program lower
+    /// itself when it has started ([`crate::Lowering`]).
     pub fn worker() -> Self {
         from_groups(&groups::computing()).launch_only()
     }
@@ -33,6 +35,14 @@ impl Filter {
         let mut groups = groups::computing();
         groups.extend(groups::loading());
         from_groups(&groups).launch_only()
+    }
+
+    /// Also what a process calls to lower itself ([`crate::Lowering`]): for a program that starts under this filter and takes
+    /// a narrower one when it is ready. [`Filter::baseline`] has it all. To show each thread in its report, the process has
+    /// to be able to open `/proc/self/task` too, as under [`Filter::worker_dynamic`].
+    pub fn with_lowering(self) -> Self {
+        // The strictest of all answers for the rest, so that nothing else becomes looser.
+        self.extend(&from_groups(&groups::lowering()).otherwise(Action::KillProcess))
     }
 
     /// `read`, `write`, `exit`, `exit_group` and `rt_sigreturn`; any other call kills the process. A C library does not
@@ -83,6 +93,7 @@ pub(super) fn table() -> String {
     section("worker", "ENOSYS", &groups::computing());
     let added = groups::loading();
     section("worker_dynamic", "as `worker()`", &added);
+    section("with_lowering", "as without", &groups::lowering());
     section("strict", "kill process", &groups::least());
     text
 }

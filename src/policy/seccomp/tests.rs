@@ -28,12 +28,35 @@ fn presets_hold_no_mistake() {
         Filter::worker(),
         Filter::worker_dynamic(),
         Filter::strict(),
+        Filter::worker().with_lowering(),
+        Filter::worker_dynamic().with_lowering(),
         Filter::baseline().narrow(&Filter::worker()),
         Filter::worker().extend(&Filter::strict()),
         Filter::strict().extend(&Filter::baseline()),
     ] {
         assert_eq!(filter.mistakes(), vec![]);
     }
+}
+
+#[test]
+fn what_lowering_needs_is_all_that_is_added_for_it() {
+    for filter in [Filter::worker(), Filter::worker_dynamic(), Filter::strict(), start()] {
+        let with = filter.clone().with_lowering();
+        assert_eq!(with.default, filter.default);
+        assert_eq!(answer(&with, "seccomp", [1, 1, 0, 0, 0, 0]), Action::Allow);
+        assert_eq!(answer(&with, "unshare", [0x1_0000, 0, 0, 0, 0, 0]), Action::Allow);
+        for (call, first) in
+            [("seccomp", 0), ("unshare", 0x1000_0000), ("unshare", 0x1001_0000), ("prctl", 15), ("setuid", 0)]
+        {
+            let args = [first, 0, 0, 0, 0, 0];
+            assert_eq!(answer(&with, call, args), answer(&filter, call, args), "{call} {first:#x}");
+        }
+        // A path can be named, and neither read nor written by it.
+        assert_eq!(answer(&with, "openat", [0, 0, 0o12_000_000, 0, 0, 0]), Action::Allow);
+        let write = [0, 0, 1, 0, 0, 0];
+        assert_eq!(answer(&with, "openat", write), answer(&filter, "openat", write));
+    }
+    assert_eq!(Filter::baseline().with_lowering().mistakes(), vec![]);
 }
 
 #[test]
