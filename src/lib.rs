@@ -60,11 +60,12 @@ pub use error::{
     Attempt, Cause, Error, ErrorKind, Mistake, Object, Powerless, Refusal, Result, Runtime, Step,
 };
 pub use host::{Host, doctor};
-pub use plan::Plan;
+pub use plan::{LimitRung, Plan, Strength};
 pub use policy::{
     Absence, Access, AccessFs, AccessNet, Action, Architecture, Argument, AuditLog, Bind, Builder,
-    Capabilities, Capability, Condition, Execution, FileItem, Filter, Hardening, IdRange, Identity, Init,
-    Landlock, Launch, Limit, Mapping, Mount, MountKind, NamespaceSets, Namespaces, Need, NewPrivileges,
+    Capabilities, Capability, Condition, CpuQuota, CpuSet, DeviceAccess, DeviceKind, DeviceNumber,
+    DeviceRule, Execution, FileItem, Filter, GroupLimit, Hardening, IdRange, Identity, Init, IoMax, Landlock,
+    Launch, Limit, LimitKind, Mapping, Mount, MountKind, NamespaceSets, Namespaces, Need, NewPrivileges,
     Policy, ProcMount, ProcRung, Resource, Root, Rule, Scopes, Session, Source, Submounts, TimeOffsets,
     Tmpfs, Wanted, Width, prefer,
 };
@@ -73,8 +74,9 @@ pub use process::{
     Usage, Verdict,
 };
 pub use spawn::{
-    Enforcement, FilterState, LandlockPath, LandlockPathState, LandlockPort, LandlockState, LaunchMethod,
-    Missing, NamespaceState,
+    CpuStats, Enforcement, FilterState, FrozenBy, IoStats, LandlockPath, LandlockPathState, LandlockPort,
+    LandlockState, LaunchMethod, LimitState, MemoryStats, Missing, NamespaceState, Pressure, ProcessStats,
+    Stall, Stats,
 };
 
 /// For the crate's own tests: no promise is made about anything in it.

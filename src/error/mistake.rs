@@ -59,6 +59,8 @@ pub enum Mistake {
     OutOfRange { what: &'static str, value: i64, from: i64, to: i64 },
     #[error("{resource}: the soft limit {soft} is above the hard one {hard}")]
     SoftAboveHard { resource: &'static str, soft: u64, hard: u64 },
+    #[error("limit {limit}: {why}")]
+    GroupLimit { limit: String, why: &'static str },
     #[error("system call {name:?}: no architecture has a call of this name (syscalls(2))")]
     UnknownCall { name: String },
     #[error("filter: {call} answered with {action}: an errno is 0 to 4095")]

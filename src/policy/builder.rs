@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::capability::Capabilities;
+use super::cgroup::Cgroup;
 use super::check;
 use super::identity::{Identity, Mapping};
 use super::landlock::Landlock;
@@ -50,6 +51,7 @@ impl Default for Builder {
             loopback: Some(().into()),
             capabilities: Capabilities::NONE,
             limits: vec![core],
+            cgroup: Cgroup::default(),
             hardening: Hardening::default(),
             seccomp: Some(Filter::baseline()),
             landlock: None,

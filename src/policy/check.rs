@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 
 use super::Policy;
 use super::capability::Capability;
+use super::cgroup;
 use super::identity::{IdRange, Mapping};
 use super::landlock::{AccessFs, StandIn};
 use super::mount::{Bind, Hiding, Mount, MountKind, ProcRung, Root, Source};
@@ -29,6 +30,7 @@ pub(super) fn check(policy: &Policy) -> Result<()> {
     identity(policy, &mut mistakes);
     mounts(policy, &mut mistakes);
     process(policy, &mut mistakes);
+    cgroup::check(&policy.cgroup, &mut mistakes);
     seccomp(policy, &mut mistakes);
     landlock(policy, &mut mistakes);
     if mistakes.is_empty() { Ok(()) } else { Err(Error::invalid_policy(mistakes)) }

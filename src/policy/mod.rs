@@ -2,6 +2,7 @@
 
 mod builder;
 mod capability;
+mod cgroup;
 mod check;
 mod identity;
 mod landlock;
@@ -17,6 +18,10 @@ pub use self::landlock::{AccessFs, AccessNet, AuditLog, Landlock, Scopes};
 pub(crate) use self::landlock::{Handled, Rights, rules as landlock_rules};
 pub use builder::Builder;
 pub use capability::{Capabilities, Capability};
+pub(crate) use cgroup::{Cgroup, OwnGroup};
+pub use cgroup::{
+    CpuQuota, CpuSet, DeviceAccess, DeviceKind, DeviceNumber, DeviceRule, GroupLimit, IoMax, LimitKind,
+};
 pub use identity::{IdRange, Identity, Mapping};
 pub use limit::{Limit, Resource};
 pub use mount::{
@@ -44,6 +49,7 @@ pub struct Policy {
     pub(crate) loopback: Option<Wanted<()>>,
     pub(crate) capabilities: Capabilities,
     pub(crate) limits: Vec<Limit>,
+    pub(crate) cgroup: Cgroup,
     pub(crate) hardening: Hardening,
     pub(crate) seccomp: Option<Filter>,
     pub(crate) landlock: Option<Landlock>,
@@ -81,6 +87,12 @@ impl Policy {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The limits of the whole tree of processes.
+    #[must_use]
+    pub fn tree_limits(&self) -> &[Wanted<GroupLimit>] {
+        &self.cgroup.limits
     }
 
     /// The system-call filter; `None` where every call is allowed.

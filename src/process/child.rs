@@ -11,7 +11,7 @@ use super::outcome::{Core, ExitStatus, Outcome, Usage, Verdict};
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::Init;
-use crate::spawn::{Enforcement, Running};
+use crate::spawn::{Enforcement, Group, Running};
 use crate::sys::{self, Block, Reaped};
 
 /// A program that runs behind the fence. Methods take `&self`: many threads may wait, signal and kill.
@@ -26,7 +26,7 @@ pub struct Child {
     pub stdout: Option<ChildStdout>,
     /// The caller's end of a piped standard error.
     pub stderr: Option<ChildStderr>,
-    running: Running,
+    pub(super) running: Running,
     killed: AtomicBool,
 }
 
@@ -126,7 +126,8 @@ impl Child {
     }
 
     /// Kills everything inside, and returns once it is gone: the kernel lets the first process of a pid namespace be
-    /// reaped only after all others (pid_namespaces(7)). Without a pid namespace only init and the program are certain.
+    /// reaped only after all others (pid_namespaces(7)), and a group shows that it is empty. Without a pid namespace and
+    /// without a group only init and the program are certain.
     ///
     /// # Errors
     /// As [`Child::wait`].
@@ -139,6 +140,7 @@ impl Child {
                     "it was killed and has not ended: a frozen cgroup would hold it until it is thawed",
                 ));
             }
+            self.proven_empty()?;
         }
         Ok(())
     }
@@ -159,6 +161,16 @@ impl Child {
         sys::send_signal(self.running.parent.pidfd(), signal).map_err(failed)
     }
 
+    fn proven_empty(&self) -> Result<()> {
+        match self.running.parent.group() {
+            Some(group) if !group.is_empty() => {
+                let error = Error::new(ErrorKind::Process, Step::Kill, "group");
+                Err(error.detail("it was killed, and the kernel still shows processes in it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn outcome(&self, reaped: Reaped) -> Outcome {
         let brief = self.running.parent.brief();
         let program = match (self.running.init, reaped) {
@@ -177,6 +189,7 @@ impl Child {
             status: program,
             usage,
             tree_usage: tree,
+            stats: self.running.parent.group().and_then(Group::stats),
             stdout: Vec::new(),
             stderr: Vec::new(),
             verdict: self.verdict(program, reaped),

@@ -2,6 +2,7 @@
 
 mod child;
 mod command;
+mod group;
 mod held;
 mod outcome;
 mod sandbox;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::spawn::Stats;
+
 /// A wait status (wait(2)), exactly as the program's parent saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ExitStatus(i32);
@@ -134,6 +136,8 @@ pub struct Outcome {
     pub usage: Usage,
     /// What everything inside used, init included, as far as it was waited for.
     pub tree_usage: Usage,
+    /// What the control groups of the tree had counted at the end, where it had any.
+    pub stats: Option<Stats>,
     /// What it wrote to a piped standard output, if that was collected.
     pub stdout: Vec<u8>,
     /// What it wrote to a piped standard error, if that was collected.

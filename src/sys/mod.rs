@@ -1,12 +1,14 @@
 //! The only unsafe code: system calls that `nix` lacks, the machine's text, shared memory. It must not decide anything.
 
 use nix::errno::Errno as NixErrno;
+mod group;
 mod machine;
 mod memory;
 mod mount;
 mod probe;
 mod process;
 
+pub(crate) use group::{attach_device_program, attribute_is};
 pub(crate) use machine::{Buffer, CloneHow, Cloned, MACHINE, clone_into_table, machine_text};
 pub(crate) use memory::{SharedMap, executable_memfd};
 pub(crate) use mount::{TreeFlags, can_clone_trees, clone_tree, restrict_tree};
