@@ -68,11 +68,12 @@ pub use error::{
 };
 pub use host::{Host, doctor};
 pub use lower::{FilterProof, Lowered, LoweredThread, Lowering, LoweringBuilder};
-pub use plan::Plan;
+pub use plan::{LimitRung, Plan, Strength};
 pub use policy::{
     Absence, Access, AccessFs, AccessNet, Action, Architecture, Argument, AuditLog, Bind, Builder,
-    Capabilities, Capability, Clocks, Condition, Execution, FileItem, Filter, Grace, Hardening, IdRange,
-    Identity, Init, Landlock, Launch, Limit, Mapping, Mount, MountKind, NamespaceSets, Namespaces, Need,
+    Capabilities, Capability, Clocks, Condition, CpuQuota, CpuSet, DeviceAccess, DeviceKind, DeviceNumber,
+    DeviceRule, Execution, FileItem, Filter, Grace, GroupLimit, Hardening, IdRange, Identity, Init, IoMax,
+    Landlock, Launch, Limit, LimitKind, Mapping, Mount, MountKind, NamespaceSets, Namespaces, Need,
     NewPrivileges, Policy, ProcMount, ProcRung, Resource, Root, Rule, Scopes, Session, Source, Submounts,
     TimeOffsets, Tmpfs, Wanted, Width, prefer,
 };
@@ -81,8 +82,9 @@ pub use process::{
     Outcome, RawMode, Sandbox, Stdio, Terminal, Usage, Verdict, WindowSize,
 };
 pub use spawn::{
-    CallError, Enforcement, FilterState, LandlockPath, LandlockPathState, LandlockPort, LandlockState,
-    LaunchMethod, Missing, NamespaceState, NotifiedCall, OnExec, RefusedCall, Response, Supervisor,
+    CallError, CpuStats, Enforcement, FilterState, FrozenBy, IoStats, LandlockPath, LandlockPathState,
+    LandlockPort, LandlockState, LaunchMethod, LimitState, MemoryStats, Missing, NamespaceState,
+    NotifiedCall, OnExec, Pressure, ProcessStats, RefusedCall, Response, Stall, Stats, Supervisor,
     SupervisorState,
 };
 

@@ -67,6 +67,8 @@ pub enum Mistake {
     GraceWithoutClock,
     #[error("{resource}: the soft limit {soft} is above the hard one {hard}")]
     SoftAboveHard { resource: &'static str, soft: u64, hard: u64 },
+    #[error("limit {limit}: {why}")]
+    GroupLimit { limit: String, why: &'static str },
     #[error("system call {name:?}: no architecture has a call of this name (syscalls(2))")]
     UnknownCall { name: String },
     #[error("filter: {call} answered with {action}: an errno is 0 to 4095")]

@@ -16,6 +16,8 @@ pub enum Step {
     OpenSource,
     /// Making the image.
     Image,
+    /// The control groups, and the limits in them.
+    Cgroup,
     /// The clone call that makes the namespaces.
     Clone,
     /// The few calls in the window before the image runs.
@@ -95,6 +97,7 @@ impl Display for Step {
             Self::Command => "command",
             Self::OpenSource => "open",
             Self::Image => "image",
+            Self::Cgroup => "cgroup",
             Self::Clone => "clone",
             Self::Window => "window",
             Self::Start => "start",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Host;
 use super::answer::Answer;
+use super::cgroup::{Cgroups, Unified, UnifiedGroup};
 use super::container::Container;
 use super::features::Features;
 use super::identity::Identity;
@@ -21,6 +22,9 @@ use super::sysctl::Sysctl;
 
 /// CAP_CHECKPOINT_RESTORE, the last capability since Linux 5.9.
 const LAST_CAPABILITY: u32 = 40;
+
+/// The controllers of cgroup v2 that limit something.
+const CONTROLLERS: [&str; 6] = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"];
 
 /// Of Linux 6.12.
 const LANDLOCK_ABI: u32 = 6;
@@ -66,6 +70,7 @@ impl Host {
             process_limits: ProcessLimits::default(),
             key_usage: None,
             landlock_abi: Some(LANDLOCK_ABI),
+            cgroups: delegated(),
         }
     }
 
@@ -240,6 +245,13 @@ impl Host {
         self
     }
 
+    /// With these control groups around the caller.
+    #[must_use]
+    pub fn with_cgroups(mut self, cgroups: Cgroups) -> Self {
+        self.cgroups = cgroups;
+        self
+    }
+
     /// With this much of the key quota in use.
     #[must_use]
     pub fn with_key_usage(mut self, usage: Option<KeyUsage>) -> Self {
@@ -249,6 +261,26 @@ impl Host {
 }
 
 /// What a large machine of any distribution has: limits far away, and no patch of a distribution's.
+/// A service of cgroup v2 in a slice that was given to its user.
+fn delegated() -> Cgroups {
+    let group = |path: &str, enabled: &[&str], given: Answer| UnifiedGroup {
+        directory: path.into(),
+        controllers: CONTROLLERS.map(str::to_owned).to_vec(),
+        enabled: enabled.iter().map(|name| (*name).to_owned()).collect(),
+        access: given,
+        delegated: given,
+        root: Answer::from(Some(path == "/sys/fs/cgroup")),
+    };
+    let groups = vec![
+        group("/sys/fs/cgroup/user.slice/app.slice/app.service", &[], Answer::Yes),
+        group("/sys/fs/cgroup/user.slice/app.slice", &CONTROLLERS, Answer::Yes),
+        group("/sys/fs/cgroup/user.slice", &CONTROLLERS, Answer::No),
+        group("/sys/fs/cgroup", &CONTROLLERS, Answer::No),
+    ];
+    let unified = Some(Unified { mount: "/sys/fs/cgroup".into(), groups });
+    Cgroups { unified, legacy: Vec::new() }
+}
+
 fn ideal_sysctls() -> BTreeMap<Sysctl, u64> {
     let namespaces = namespace::KINDS.iter().map(|kind| (kind.limit, 63_000));
     let others = [

@@ -4,6 +4,7 @@
 mod answer;
 mod by_hand;
 mod cause;
+mod cgroup;
 mod chroot;
 mod container;
 mod doctor;
@@ -29,6 +30,8 @@ use std::collections::BTreeMap;
 
 pub use answer::Answer;
 pub use cause::diagnose;
+pub(crate) use cgroup::LEAF;
+pub use cgroup::{Cgroups, Legacy, Unified, UnifiedGroup};
 pub use container::Container;
 pub use doctor::Diagnosis;
 pub use doctor::Finding;
@@ -89,6 +92,7 @@ pub struct Host {
     process_limits: ProcessLimits,
     key_usage: Option<KeyUsage>,
     landlock_abi: Option<u32>,
+    cgroups: Cgroups,
 }
 
 impl Host {
@@ -231,6 +235,12 @@ impl Host {
     #[must_use]
     pub fn landlock_abi(&self) -> Option<u32> {
         self.landlock_abi
+    }
+
+    /// The control groups around the caller. cgroups(7).
+    #[must_use]
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.cgroups
     }
 
     /// What the caller's user uses of its key quota.

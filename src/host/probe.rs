@@ -15,6 +15,7 @@ use crate::sys::probe_call;
 
 use super::Host;
 use super::answer::Answer;
+use super::cgroup::Cgroups;
 use super::chroot;
 use super::chroot::BesideInit;
 use super::container;
@@ -79,6 +80,7 @@ impl Host {
             key_usage: read::text("/proc/key-users")
                 .and_then(|text| process_limit::key_usage(&text, identity.uid.real)),
             landlock_abi: landlock_abi().ok(),
+            cgroups: Cgroups::probe(cgroup.as_deref(), mounts.as_ref()),
             mounts,
             host_root: host_root(identity.uid.effective),
             identity,

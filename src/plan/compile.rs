@@ -4,7 +4,7 @@ use super::asm::{Call, Cell, fd, num, sym};
 use super::context::{Context, u64_of};
 use super::identity::{self, IdPlan};
 use super::seccomp::{self, Attach};
-use super::{Plan, capability, gate, init, knob, landlock, mount, process, root};
+use super::{Plan, capability, cgroup, gate, init, knob, landlock, mount, process, root};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::host::{Features, Host};
 use crate::machine::image::{EARLY_ARGV, EARLY_ENVP};
@@ -39,6 +39,7 @@ pub(crate) fn compile(policy: &Policy, host: &Host, set: Namespaces) -> Result<P
     }
     let mut context = Context::new(policy, host, set);
     let context = &mut context;
+    context.group = cgroup::choose(policy, host)?;
     let copy_entry = start(context);
 
     // The image holds everything that the set-up needs; nothing was inherited but the descriptors.
@@ -47,8 +48,10 @@ pub(crate) fn compile(policy: &Policy, host: &Host, set: Namespaces) -> Result<P
     process::oom_score(context);
     // A map of the caller's own ids the child may write itself; before anything that needs a mapped id.
     identity::own_map(context, &ids);
-    // Any other map is the caller's part: wait for it.
+    // Any other map is the caller's part, and so are control groups that the child was not made in: wait for it.
     caller_part(context, &ids);
+    // What the program sees of the control groups begins at its own.
+    own_cgroup(context);
     // The offsets are written before anything enters the namespace, and through the host's /proc.
     process::time(context);
     // In a user namespace files can be made only by ids that it maps; capabilities stay.
@@ -132,9 +135,29 @@ fn name(context: &mut Context<'_>) {
 
 /// Waits until the caller has written the maps, or anything else that is its part before the set-up.
 fn caller_part(context: &mut Context<'_>, ids: &IdPlan) {
-    if ids.needs_caller() {
-        context.asm.step(Step::Gate, "id maps");
+    let attaches = joins_late(context);
+    if ids.needs_caller() || attaches {
+        let what = match (ids.needs_caller(), attaches) {
+            (true, true) => "id maps and groups",
+            (true, false) => "id maps",
+            (false, _) => "groups",
+        };
+        context.asm.step(Step::Gate, what);
         gate::wait_for(&mut context.asm, Message::Go);
+    }
+}
+
+fn joins_late(context: &Context<'_>) -> bool {
+    context.group.as_ref().is_some_and(|group| group.join.attaches())
+}
+
+/// The root of a cgroup namespace is the group in which it is made (cgroup_namespaces(7)): so it is made only now, where the
+/// child has just been put into its groups.
+fn own_cgroup(context: &mut Context<'_>) {
+    if joins_late(context) && context.in_set(Namespaces::CGROUP) {
+        context.asm.step(Step::Clone, "cgroup namespace");
+        let flag = sym(u64::from(Namespaces::CGROUP.bits()), "CLONE_NEWCGROUP");
+        context.asm.call(Call::new(libc::SYS_unshare, "unshare").arg(flag));
     }
 }
 
@@ -208,6 +231,7 @@ fn finish(context: &mut Context<'_>, ids: IdPlan, copy_entry: usize, filter: Opt
         filter,
         acts: done.acts,
         landlock: done.landlock,
+        group: done.group,
         copy_entry,
         tail_at: done.brief_next.next_multiple_of(64),
         carried,

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::os::fd::AsRawFd;
 
 use super::asm::{Assembler, Call, Cell, Operand, cwd, fd, num, sym};
+use super::cgroup::GroupPlan;
 use super::facts;
 use super::landlock::LandlockPlan;
 use super::tail::LateLimit;
@@ -138,6 +139,7 @@ pub(crate) struct Context<'a> {
     pub(crate) late_limits: Vec<LateLimit>,
     pub(crate) acts: Vec<Act>,
     pub(crate) landlock: Option<LandlockPlan>,
+    pub(crate) group: Option<GroupPlan>,
     pub(crate) brief_next: u32,
     pub(crate) trees: i32,
     /// The new root.
@@ -171,6 +173,7 @@ impl<'a> Context<'a> {
             late_limits: Vec::new(),
             acts: Vec::new(),
             landlock: None,
+            group: None,
             brief_next: SOURCES,
             trees: 0,
             root,

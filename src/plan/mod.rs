@@ -4,6 +4,7 @@ use crate::policy::Need;
 mod asm;
 mod bind;
 mod capability;
+mod cgroup;
 mod compile;
 mod context;
 mod dev;
@@ -26,6 +27,11 @@ mod window;
 pub(crate) use self::landlock::{Known, LandlockPlan, PathPlan, RULE_NET_PORT, RULE_PATH_BENEATH};
 pub(crate) use asm::{Cell, Code, Op};
 pub(crate) use capability::{SECUREBITS_LOCKED, name as capability_name};
+pub(crate) use cgroup::{
+    Deed, GroupPlan, Join, LegacyPlace, LimitPlan, Shows, UnifiedPlace, When, Write, device_instructions,
+    legacy, unified,
+};
+pub use cgroup::{LimitRung, Strength};
 pub(crate) use compile::{BRIEF_SPAN, compile};
 pub(crate) use context::{Act, ActKind, Item, ItemKind, Recursive, SourceHow, SourcePlan};
 pub(crate) use identity::{IdPlan, MapWriter};
@@ -58,6 +64,8 @@ pub struct Plan {
     pub(crate) acts: Vec<Act>,
     /// What is handled, and where the outcome of each rule stands.
     pub(crate) landlock: Option<LandlockPlan>,
+    /// Groups and their limits.
+    pub(crate) group: Option<GroupPlan>,
     /// The first row for a child that is a copy: behind the rows that set an image up.
     pub(crate) copy_entry: usize,
     /// Where the tail begins in the brief.
@@ -75,6 +83,18 @@ impl Plan {
     #[must_use]
     pub fn namespaces(&self) -> Namespaces {
         self.set
+    }
+
+    /// The namespaces that the clone itself makes.
+    pub(crate) fn cloned(&self) -> Namespaces {
+        let late = self.group.as_ref().is_some_and(|group| group.join.attaches());
+        let late = if late { Namespaces::CGROUP } else { Namespaces::empty() };
+        self.set.difference(Namespaces::TIME | late)
+    }
+
+    /// Whether the child waits for the caller before its set-up.
+    pub(crate) fn waits(&self) -> bool {
+        self.ids.needs_caller() || self.group.as_ref().is_some_and(|group| group.join.attaches())
     }
 
     /// Number of rows.
@@ -119,6 +139,9 @@ impl Display for Plan {
             writeln!(f, "# the caller opens {source}")?;
         }
         writeln!(f, "# ids {}", self.ids)?;
+        if let Some(group) = &self.group {
+            write!(f, "{group}")?;
+        }
         for act in &self.acts {
             writeln!(f, "# the caller sets {} of the confined program", act.object)?;
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::capability::Capabilities;
+use super::cgroup::Cgroup;
 use super::check;
 use super::clock::Clocks;
 use super::identity::{Identity, Mapping};
@@ -52,6 +53,7 @@ impl Default for Builder {
             capabilities: Capabilities::NONE,
             limits: vec![core],
             clocks: Clocks::default(),
+            cgroup: Cgroup::default(),
             hardening: Hardening::default(),
             seccomp: Some(Filter::baseline()),
             landlock: None,

@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 
 use super::Policy;
 use super::capability::Capability;
+use super::cgroup;
 use super::clock;
 use super::identity::{IdRange, Mapping};
 use super::landlock::{AccessFs, Landlock, StandIn};
@@ -30,6 +31,7 @@ pub(super) fn check(policy: &Policy) -> Result<()> {
     identity(policy, &mut mistakes);
     mounts(policy, &mut mistakes);
     process(policy, &mut mistakes);
+    cgroup::check(&policy.cgroup, &mut mistakes);
     seccomp(policy, &mut mistakes);
     landlock(policy, &mut mistakes);
     mistakes.extend(clock::mistakes(policy));

@@ -2,6 +2,7 @@
 
 mod builder;
 mod capability;
+mod cgroup;
 mod check;
 mod clock;
 mod identity;
@@ -20,6 +21,10 @@ pub(crate) use self::landlock::{
 };
 pub use builder::Builder;
 pub use capability::{Capabilities, Capability};
+pub(crate) use cgroup::{Cgroup, OwnGroup};
+pub use cgroup::{
+    CpuQuota, CpuSet, DeviceAccess, DeviceKind, DeviceNumber, DeviceRule, GroupLimit, IoMax, LimitKind,
+};
 pub(crate) use check::landlock_alone;
 pub use clock::{Clocks, Grace};
 pub use identity::{IdRange, Identity, Mapping};
@@ -50,6 +55,7 @@ pub struct Policy {
     pub(crate) capabilities: Capabilities,
     pub(crate) limits: Vec<Limit>,
     pub(crate) clocks: Clocks,
+    pub(crate) cgroup: Cgroup,
     pub(crate) hardening: Hardening,
     pub(crate) seccomp: Option<Filter>,
     pub(crate) landlock: Option<Landlock>,
@@ -93,6 +99,12 @@ impl Policy {
     #[must_use]
     pub fn clocks(&self) -> &Clocks {
         &self.clocks
+    }
+
+    /// The limits of the whole tree of processes.
+    #[must_use]
+    pub fn tree_limits(&self) -> &[Wanted<GroupLimit>] {
+        &self.cgroup.limits
     }
 
     /// The system-call filter; `None` where every call is allowed.

@@ -15,7 +15,7 @@ use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
 use super::terminal::Terminal;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::Init;
-use crate::spawn::{Enforcement, RefusedCall, Running};
+use crate::spawn::{Enforcement, Group, RefusedCall, Running};
 use crate::sys::{self, Block, Reaped};
 
 /// Bytes read at once.
@@ -37,7 +37,7 @@ pub struct Child {
     pub channel: Option<Channel>,
     /// The caller's side of the terminal, if the command has one.
     pub terminal: Option<Terminal>,
-    running: Running,
+    pub(super) running: Running,
     killed: AtomicBool,
     flooded: AtomicBool,
     clocks: Option<Watched>,
@@ -149,7 +149,8 @@ impl Child {
     }
 
     /// Kills everything inside, and returns once it is gone: the kernel lets the first process of a pid namespace be
-    /// reaped only after all others (pid_namespaces(7)). Without a pid namespace only init and the program are certain.
+    /// reaped only after all others (pid_namespaces(7)), and a group shows that it is empty. Without a pid namespace and
+    /// without a group only init and the program are certain.
     ///
     /// # Errors
     /// As [`Child::wait`].
@@ -162,6 +163,7 @@ impl Child {
                     "it was killed and has not ended: a frozen cgroup would hold it until it is thawed",
                 ));
             }
+            self.proven_empty()?;
         }
         Ok(())
     }
@@ -209,6 +211,16 @@ impl Child {
         }
     }
 
+    fn proven_empty(&self) -> Result<()> {
+        match self.running.parent.group() {
+            Some(group) if !group.is_empty() => {
+                let error = Error::new(ErrorKind::Process, Step::Kill, "group");
+                Err(error.detail("it was killed, and the kernel still shows processes in it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn outcome(&self, reaped: Reaped) -> Outcome {
         let brief = self.running.parent.brief();
         let program = match (self.running.init, reaped) {
@@ -228,6 +240,7 @@ impl Child {
             status: program,
             usage,
             tree_usage: tree,
+            stats: self.running.parent.group().and_then(Group::stats),
             stdout: Vec::new(),
             stderr: Vec::new(),
             verdict: self.verdict(program, reaped, &seen.refused),

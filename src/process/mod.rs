@@ -6,6 +6,7 @@ mod clock;
 mod command;
 mod cpu;
 mod ends;
+mod group;
 mod held;
 mod outcome;
 mod sandbox;

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::clock::Clock;
 use crate::spawn::RefusedCall;
+use crate::spawn::Stats;
 
 /// A wait status (wait(2)), exactly as the program's parent saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -167,6 +168,8 @@ pub struct Outcome {
     pub usage: Usage,
     /// What everything inside used, init included, as far as it was waited for.
     pub tree_usage: Usage,
+    /// What the control groups of the tree had counted at the end, where it had any.
+    pub stats: Option<Stats>,
     /// What it wrote to a piped standard output, if that was collected.
     pub stdout: Vec<u8>,
     /// What it wrote to a piped standard error, if that was collected.

@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use super::act::carry_out;
 use super::brief::Brief;
+use super::cgroup::{self, Group};
 use super::enforcement::{Enforcement, LaunchMethod};
-use super::explain::{Death, Region, causes, explain};
+use super::explain::{Death, Region, causes, explain, shows_namespaces};
 use super::parent::{Heard, Parent};
 use super::request::Request;
 use super::source::{self, Found};
@@ -131,23 +132,6 @@ pub(crate) fn launch(fence: &Arc<Fence>, mut request: Request) -> Result<Running
         }
     }
     Err(Error::new(ErrorKind::Unsupported, Step::Clone, "namespaces").attempted(attempts))
-}
-
-/// Steps whose refusal says that the namespaces cannot be used: on some hosts the clone succeeds and the first use of what
-/// it gave is refused.
-fn shows_namespaces(step: Step) -> bool {
-    matches!(
-        step,
-        Step::Clone
-            | Step::IdMap
-            | Step::Time
-            | Step::Propagation
-            | Step::Root
-            | Step::Proc
-            | Step::Dev
-            | Step::Mount
-            | Step::Ids
-    )
 }
 
 type Tried = StdResult<Running, Box<(Error, Request)>>;
@@ -331,18 +315,18 @@ fn start(
         Then::Image { .. } => libc::CLONE_VM | libc::CLONE_VFORK,
         Then::Copy { .. } => 0,
     };
-    let namespaces = plan.set.difference(Namespaces::TIME).bits();
+    let namespaces = plan.cloned().bits();
     let flags = u64::from(namespaces) | u64::from(shared.cast_unsigned());
-    let how =
-        if fence.host.features().contains(Features::CLONE3) { CloneHow::Clone3 } else { CloneHow::Clone };
+    let group = plan.group.as_ref().map(Group::make).transpose()?;
+    let how = cgroup::clone_how(&fence.host, plan, group.as_ref());
     let cloned = super::parent::clone(plan.init, (how, flags), (rows, at), deadline).map_err(|errno| {
-        let call = if how == CloneHow::Clone3 { "clone3" } else { "clone" };
+        let call = if how == CloneHow::Clone { "clone" } else { "clone3" };
         let error = Error::new(ErrorKind::Setup, Step::Clone, format!("namespaces {}", plan.set));
         error.call(call, errno).causes_found(causes(Step::Clone, errno, &fence.host, plan.set))
     })?;
     // A copy has its own; a child that shared this memory has left it.
     drop(memory);
-    Ok((Parent::new(cloned, sockets.0, brief), window, rows))
+    Ok((Parent::new(cloned, sockets.0, brief, group), window, rows))
 }
 
 /// The caller's part, then the wait for a child that is confined, then what the kernel says of it.
@@ -359,6 +343,11 @@ fn confine(
             let causes = causes(Step::IdMap, error.raw_os_error().unwrap_or(0), &fence.host, plan.set);
             error.causes_found(causes)
         })?;
+    }
+    if let (Some(group), Some(plan)) = (parent.group(), &plan.group) {
+        group.join(plan.join, parent.pid())?;
+    }
+    if plan.waits() {
         parent.tell(Message::Go)?;
     }
     match parent.hear(deadline)? {
@@ -374,6 +363,9 @@ fn confine(
                 read => read?,
             };
             report.missing.extend(refused);
+            if let Some(group) = parent.group() {
+                report.limits = group.confirm(parent.pid(), program)?;
+            }
             Ok((report, program))
         }
         Heard::Message(..) => {

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
+use super::cgroup::LimitState;
 use super::landlock::LandlockState;
 use crate::error::{Attempt, Object, Step, errno_text};
 use crate::host::CapabilitySets;
@@ -123,6 +124,8 @@ pub struct Enforcement {
     pub missing: Vec<Missing>,
     /// The Landlock domain, as the kernel took it call by call: no file of the kernel's shows one. `None` where there is none.
     pub landlock: Option<LandlockState>,
+    /// What became of each limit of the tree of processes.
+    pub limits: Vec<LimitState>,
     /// What this sandbox does not promise on this host, in words.
     pub notes: Vec<String>,
 }
@@ -176,6 +179,9 @@ impl Display for Enforcement {
         }
         for missing in &self.missing {
             writeln!(f, "missing       {} {}: {}", missing.step, missing.object, errno_text(missing.errno))?;
+        }
+        for limit in &self.limits {
+            writeln!(f, "limit         {limit}")?;
         }
         for note in &self.notes {
             writeln!(f, "note          {note}")?;

@@ -111,3 +111,20 @@ fn death_text(death: Death) -> String {
         Death::TimedOut => "did not come on in time and was killed".to_owned(),
     }
 }
+
+/// Steps whose refusal says that the namespaces cannot be used: on some hosts the clone succeeds and the first use of what
+/// it gave is refused.
+pub(super) fn shows_namespaces(step: Step) -> bool {
+    matches!(
+        step,
+        Step::Clone
+            | Step::IdMap
+            | Step::Time
+            | Step::Propagation
+            | Step::Root
+            | Step::Proc
+            | Step::Dev
+            | Step::Mount
+            | Step::Ids
+    )
+}

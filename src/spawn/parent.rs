@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, setsockopt, socketpair, sockopt};
 
 use super::brief::Brief;
+use super::cgroup::Group;
 use super::explain::Death;
 use super::request::Request;
 use super::signals::Blocked;
@@ -52,12 +53,13 @@ pub(crate) struct Parent {
     pidfd: OwnedFd,
     socket: OwnedFd,
     brief: Brief,
+    group: Option<Group>,
     reaped: Mutex<Option<Reaped>>,
 }
 
 impl Parent {
-    pub(super) fn new(cloned: Cloned, socket: OwnedFd, brief: Brief) -> Self {
-        Self { pid: cloned.pid, pidfd: cloned.pidfd, socket, brief, reaped: Mutex::new(None) }
+    pub(super) fn new(cloned: Cloned, socket: OwnedFd, brief: Brief, group: Option<Group>) -> Self {
+        Self { pid: cloned.pid, pidfd: cloned.pidfd, socket, brief, group, reaped: Mutex::new(None) }
     }
 
     /// The pid of init, or of the program where there is no init.
@@ -67,6 +69,11 @@ impl Parent {
 
     pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+
+    /// The control groups that it is in.
+    pub(crate) fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
     }
 
     pub(crate) fn brief(&self) -> &Brief {
@@ -129,6 +136,10 @@ impl Parent {
         // ESRCH: it has ended already, which is what is wanted; nothing else can come of a pidfd that is ours.
         let sent = sys::send_signal(&self.pidfd, libc::SIGKILL);
         debug_assert!(matches!(sent, Ok(()) | Err(libc::ESRCH)), "a pidfd of our own child: {sent:?}");
+        // Whatever init's end does not reach; and what is frozen is thawed, so that it can die.
+        if let Some(group) = &self.group {
+            group.kill();
+        }
         match self.ended(END_LIMIT) {
             Ok(true) => self.reap(Block::No).unwrap_or(Reaped::Gone),
             Ok(false) | Err(_) => Reaped::Running,
@@ -149,6 +160,9 @@ impl Parent {
         let now = sys::reap(&self.pidfd, Block::No).map_err(failed)?;
         if now != Reaped::Running {
             *seen = Some(now);
+            if let Some(group) = &self.group {
+                group.finish();
+            }
         }
         Ok(now)
     }

@@ -50,6 +50,7 @@ pub(super) fn read_back(
         absent: absent(plan, sources),
         missing: missing(plan, brief),
         landlock: plan.landlock.as_ref().and_then(|plan| landlock::read(plan, brief)),
+        limits: Vec::new(),
         notes: plan.notes.clone(),
     };
     compare(plan, policy, first, &report)?;

@@ -1,7 +1,7 @@
 //! The machine's text in this program, and the call that lets a child enter it. It must not know what a table says.
 
 use std::arch::global_asm;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::slice;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -72,11 +72,16 @@ impl Buffer {
     }
 }
 
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Which clone call to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloneHow {
     /// `clone3`.
     Clone3,
+    /// `clone3` with `CLONE_INTO_CGROUP` (since Linux 5.7), and the group's descriptor: the child is in it from its first
+    /// instruction.
+    Clone3Into(RawFd),
     /// `clone`, for hosts where `clone3` is absent or filtered.
     Clone,
 }
@@ -104,9 +109,18 @@ pub(crate) fn clone_into_table(
     let flags = flags | u64::from(libc::CLONE_PIDFD.cast_unsigned());
     let signal = u64::from(libc::SIGCHLD.cast_unsigned());
     let pidfd_at = address(pidfd.as_ptr().cast_const());
-    let clone3 = [flags, pidfd_at, 0, 0, signal, 0, 0, 0];
+    let mut clone3 = [flags, pidfd_at, 0, 0, signal, 0, 0, 0, 0, 0, 0];
+    // The size of the structure says how much of it the caller knows (clone3(2), CLONE_ARGS_SIZE_VER0 and VER2).
+    let mut size = 64;
+    if let CloneHow::Clone3Into(group) = how {
+        clone3[0] |= CLONE_INTO_CGROUP;
+        clone3[10] = u64::from(group.cast_unsigned());
+        size = 88;
+    }
     let call = match how {
-        CloneHow::Clone3 => [libc::SYS_clone3.cast_unsigned(), address(clone3.as_ptr()), 64, 0, 0, 0, 0],
+        CloneHow::Clone3 | CloneHow::Clone3Into(_) => {
+            [libc::SYS_clone3.cast_unsigned(), address(clone3.as_ptr()), size, 0, 0, 0, 0]
+        }
         CloneHow::Clone => [libc::SYS_clone.cast_unsigned(), flags | signal, 0, pidfd_at, 0, 0, 0],
     };
     // SAFETY: `call` holds seven words for a clone call whose pointers (`clone3`, `pidfd`) live across it. The child runs a

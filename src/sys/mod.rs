@@ -1,6 +1,7 @@
 //! The only unsafe code: system calls that `nix` lacks, the machine's text, shared memory. It must not decide anything.
 
 use nix::errno::Errno as NixErrno;
+mod group;
 mod lower;
 mod machine;
 mod memory;
@@ -11,6 +12,7 @@ mod probe;
 mod process;
 mod terminal;
 
+pub(crate) use group::{attach_device_program, attribute_is};
 pub(crate) use lower::{
     add_rule, attach_filter, create_ruleset, own_capabilities, prctl, restrict_self, set_own_capabilities,
 };

@@ -1,0 +1,78 @@
+//! A running sandbox's groups in the user's hands: what it uses, other limits, a stop and a start. It must not know which
+//! files do that.
+
+use super::child::Child;
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::policy::GroupLimit;
+use crate::spawn::{FrozenBy, Group, LimitState, Motion, Stats, stop_tree};
+
+impl Child {
+    fn group(&self) -> Result<&Group> {
+        self.running.parent.group().ok_or_else(|| {
+            let error = Error::new(ErrorKind::Process, Step::Cgroup, "group");
+            error.detail("this sandbox has no group: give it a limit of the tree, or own_cgroup()")
+        })
+    }
+
+    /// What the whole tree uses now, as its control groups count it; after the end, what it had used then. A dozen small
+    /// files, and nothing that waits.
+    ///
+    /// # Errors
+    /// Where the sandbox has no group, or the kernel shows nothing of it.
+    pub fn stats(&self) -> Result<Stats> {
+        self.group()?.stats().ok_or_else(|| {
+            let error = Error::new(ErrorKind::Process, Step::Cgroup, "group");
+            error.detail("there is no group of this sandbox that counts anything")
+        })
+    }
+
+    /// Changes a limit of the whole tree, or adds one, where the sandbox has the group for it. It has to be hard or, like
+    /// [`crate::Strength::Approximate`] ones of cgroup v1, said to be less in what is returned.
+    ///
+    /// # Errors
+    /// With the file that refused and why; then the old limit holds. Where the sandbox has no group with the controller, or
+    /// has ended.
+    pub fn set_limit(&self, limit: impl Into<GroupLimit>) -> Result<LimitState> {
+        self.group()?.set_limit(&limit.into())
+    }
+
+    /// The limits of the tree as they are now, changes included.
+    #[must_use]
+    pub fn limits(&self) -> Vec<LimitState> {
+        self.running.parent.group().map(Group::states).unwrap_or_default()
+    }
+
+    /// Stops the whole tree, and returns once it stands still, with what holds it. With a group of cgroup v2 or v1 it is the
+    /// kernel's freezer; without one SIGSTOP, which is approximate.
+    ///
+    /// The freezer holds the sandbox's init too: if the caller dies meanwhile, the frozen tree stays until the next sandbox
+    /// of the application sweeps it.
+    ///
+    /// # Errors
+    /// Where the kernel refuses, or has not carried it out within 5 s.
+    pub fn freeze(&self) -> Result<FrozenBy> {
+        self.set_motion(Motion::Frozen)
+    }
+
+    /// Lets a frozen tree go on.
+    ///
+    /// # Errors
+    /// As [`Child::freeze`].
+    pub fn thaw(&self) -> Result<FrozenBy> {
+        self.set_motion(Motion::Thawed)
+    }
+
+    fn set_motion(&self, motion: Motion) -> Result<FrozenBy> {
+        let parent = &self.running.parent;
+        if parent.ended(0)? {
+            let error = Error::new(ErrorKind::Process, Step::Cgroup, "child");
+            return Err(error.call("pidfd", libc::ESRCH).detail("the sandbox has ended"));
+        }
+        if let Some(group) = parent.group()
+            && let Some(by) = group.set_motion(motion)?
+        {
+            return Ok(by);
+        }
+        Ok(stop_tree(parent.pid(), self.running.program, motion))
+    }
+}

@@ -1,0 +1,75 @@
+//! The directory of one group, held open and locked: the lock says that its owner lives. It must not remove it.
+//!
+//! Whoever finds a group of this crate, from whatever pid namespace or container, takes the lock (flock(2)) to learn whether
+//! someone still owns it: the kernel lets go of it with the last descriptor, however the owner ended.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::result::Result as StdResult;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::sys::stat::Mode;
+
+use super::files::{self, Refused};
+use crate::sys;
+
+/// One group.
+#[derive(Debug)]
+pub(super) struct Dir {
+    path: PathBuf,
+    lock: Flock<OwnedFd>,
+}
+
+impl Dir {
+    /// `mkdir PARENT/NAME`, opened and locked.
+    pub(super) fn make(parent: &Path, name: &str) -> StdResult<Self, Refused> {
+        let path = parent.join(name);
+        let failed =
+            |call, error: &io::Error| Refused::new(&path, call, error.raw_os_error().unwrap_or(libc::EIO));
+        fs::create_dir(&path).map_err(|error| failed("mkdir", &error))?;
+        let lock = match lock(&path) {
+            Ok(lock) => lock,
+            Err((call, errno)) => {
+                // It is empty, and nobody's if it is not ours.
+                fs::remove_dir(&path).ok();
+                return Err(Refused::new(&path, call, errno.unwrap_or(libc::EWOULDBLOCK)));
+            }
+        };
+        // Who sweeps may have taken it away before it was locked.
+        fs::metadata(&path).map_err(|error| failed("stat", &error))?;
+        Ok(Self { path, lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+}
+
+/// Takes the lock; without an errno where someone else has it.
+pub(super) fn lock(path: &Path) -> StdResult<Flock<OwnedFd>, (&'static str, Option<i32>)> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let mut fd = open(path, flags, Mode::empty()).map_err(|errno| ("open", Some(errno as i32)))?;
+    if fd.as_raw_fd() < 3 {
+        fd = sys::duplicate(fd.as_raw_fd(), 3).map_err(|errno| ("fcntl", Some(errno)))?;
+    }
+    Flock::lock(fd, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => ("flock", None),
+        errno => ("flock", Some(errno as i32)),
+    })
+}
+
+/// A new group of version 1's cpuset has no CPU and no memory node, and then takes no process (cpusets(7)).
+pub(super) fn copy_cpuset(parent: &Path, group: &Path) -> StdResult<(), Refused> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let value = files::read(&parent.join(file))?;
+        files::write(&group.join(file), value.trim())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,304 @@
+//! What a tree of processes uses, as its groups count it. It must not guess: what no group counts is `None`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::Group;
+use super::files;
+
+/// Memory of the tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryStats {
+    /// Bytes now, page cache included.
+    pub current: Option<u64>,
+    /// The most bytes so far (cgroup v2: since Linux 5.19).
+    pub peak: Option<u64>,
+    /// Bytes of swap now.
+    pub swap: Option<u64>,
+    /// Page faults.
+    pub faults: Option<u64>,
+    /// Page faults that waited for a device.
+    pub major_faults: Option<u64>,
+    /// Processes that the kernel ended for want of memory (cgroup v1: since Linux 4.13).
+    pub oom_kills: Option<u64>,
+}
+
+/// CPU time of the tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CpuStats {
+    /// In programs.
+    pub user: Option<Duration>,
+    /// In the kernel.
+    pub system: Option<Duration>,
+    /// Periods in which the quota was used up.
+    pub throttled_periods: Option<u64>,
+    /// How long the tree was kept from running then, summed over CPUs.
+    pub throttled: Option<Duration>,
+}
+
+/// Input and output of the tree on block devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IoStats {
+    /// Bytes read.
+    pub read_bytes: Option<u64>,
+    /// Bytes written; in cgroup v1 without buffered writes.
+    pub write_bytes: Option<u64>,
+    /// Read operations.
+    pub reads: Option<u64>,
+    /// Write operations.
+    pub writes: Option<u64>,
+}
+
+/// Processes and threads of the tree, the sandbox's init included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProcessStats {
+    /// Now.
+    pub current: Option<u64>,
+    /// The most so far (since Linux 6.1).
+    pub peak: Option<u64>,
+    /// How often the limit refused another one.
+    pub refused: Option<u64>,
+}
+
+/// How much the tree waited for something (the kernel's accounting/psi). Shares are in hundredths of a percent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stall {
+    /// Some process waited: share of the last 10 s.
+    pub some_10s: u32,
+    /// In all.
+    pub some: Duration,
+    /// Every process waited: share of the last 10 s.
+    pub full_10s: u32,
+    /// In all.
+    pub full: Duration,
+}
+
+/// Pressure of the tree (cgroup v2, since Linux 4.20).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pressure {
+    /// Waiting for a CPU.
+    pub cpu: Option<Stall>,
+    /// Waiting for memory.
+    pub memory: Option<Stall>,
+    /// Waiting for devices.
+    pub io: Option<Stall>,
+}
+
+/// What the tree uses, as far as its groups count it: `None` stands for a controller that the sandbox has no group of, or a
+/// kernel that does not say. Say [`crate::Builder::own_cgroup`] for groups of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Memory.
+    pub memory: MemoryStats,
+    /// CPU time.
+    pub cpu: CpuStats,
+    /// Block devices.
+    pub io: IoStats,
+    /// Processes.
+    pub processes: ProcessStats,
+    /// Pressure.
+    pub pressure: Pressure,
+}
+
+/// A dozen small files; `None` where the groups are gone.
+pub(super) fn read(group: &Group) -> Option<Stats> {
+    group.dirs().next()?;
+    group.dirs().next()?.path().try_exists().ok().filter(|is_there| *is_there)?;
+    let mut stats = group.unified.as_ref().map(|dir| unified(dir.path())).unwrap_or_default();
+    if let Some(dir) = group.legacy_with("memory") {
+        stats.memory = legacy_memory(dir.path());
+    }
+    for (controller, read) in
+        [("cpuacct", cpuacct as fn(&Path, &mut Stats)), ("cpu", throttled), ("blkio", blkio), ("pids", pids)]
+    {
+        if let Some(dir) = group.legacy_with(controller) {
+            read(dir.path(), &mut stats);
+        }
+    }
+    Some(stats)
+}
+
+fn number(dir: &Path, file: &str) -> Option<u64> {
+    files::read(&dir.join(file)).ok()?.trim().parse().ok()
+}
+
+/// A file of lines `NAME NUMBER`.
+struct Table(String);
+
+impl Table {
+    fn read(dir: &Path, file: &str) -> Self {
+        Self(files::read(&dir.join(file)).unwrap_or_default())
+    }
+
+    fn get(&self, name: &str) -> Option<u64> {
+        self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+    }
+
+    fn micros(&self, name: &str) -> Option<Duration> {
+        self.get(name).map(Duration::from_micros)
+    }
+}
+
+fn unified(dir: &Path) -> Stats {
+    let (memory, events) = (Table::read(dir, "memory.stat"), Table::read(dir, "memory.events"));
+    let cpu = Table::read(dir, "cpu.stat");
+    let mut stats = Stats {
+        memory: MemoryStats {
+            current: number(dir, "memory.current"),
+            peak: number(dir, "memory.peak"),
+            swap: number(dir, "memory.swap.current"),
+            faults: memory.get("pgfault"),
+            major_faults: memory.get("pgmajfault"),
+            oom_kills: events.get("oom_kill"),
+        },
+        cpu: CpuStats {
+            user: cpu.micros("user_usec"),
+            system: cpu.micros("system_usec"),
+            throttled_periods: cpu.get("nr_throttled"),
+            throttled: cpu.micros("throttled_usec"),
+        },
+        io: io_stat(files::read(&dir.join("io.stat")).ok().as_deref()),
+        processes: ProcessStats::default(),
+        pressure: Pressure {
+            cpu: pressure(dir, "cpu.pressure"),
+            memory: pressure(dir, "memory.pressure"),
+            io: pressure(dir, "io.pressure"),
+        },
+    };
+    pids(dir, &mut stats);
+    stats
+}
+
+/// `MAJOR:MINOR rbytes=N wbytes=N rios=N wios=N …`, a line for each device that was used.
+fn io_stat(text: Option<&str>) -> IoStats {
+    let Some(text) = text else { return IoStats::default() };
+    let sum = |name: &str| {
+        let words = text.split_whitespace().filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        Some(words.filter_map(|value| value.parse::<u64>().ok()).fold(0, u64::saturating_add))
+    };
+    IoStats { read_bytes: sum("rbytes"), write_bytes: sum("wbytes"), reads: sum("rios"), writes: sum("wios") }
+}
+
+fn pressure(dir: &Path, file: &str) -> Option<Stall> {
+    stall(&files::read(&dir.join(file)).ok()?)
+}
+
+/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and the same for `full`.
+fn stall(text: &str) -> Option<Stall> {
+    let line = |kind: &str| text.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(' '));
+    let value = |line: &str, name: &str| {
+        line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+    };
+    let share = |line: &str| {
+        let text = value(line, "avg10")?;
+        let (whole, part) = text.split_once('.')?;
+        Some(whole.parse::<u32>().ok()?.checked_mul(100)?.saturating_add(part.parse().ok()?))
+    };
+    let total = |line: &str| Some(Duration::from_micros(value(line, "total")?.parse().ok()?));
+    let some = line("some")?;
+    let full = line("full");
+    Some(Stall {
+        some_10s: share(some)?,
+        some: total(some)?,
+        full_10s: full.and_then(share).unwrap_or(0),
+        full: full.and_then(total).unwrap_or(Duration::ZERO),
+    })
+}
+
+fn legacy_memory(dir: &Path) -> MemoryStats {
+    let stat = Table::read(dir, "memory.stat");
+    MemoryStats {
+        current: number(dir, "memory.usage_in_bytes"),
+        peak: number(dir, "memory.max_usage_in_bytes"),
+        swap: stat.get("total_swap"),
+        faults: stat.get("total_pgfault"),
+        major_faults: stat.get("total_pgmajfault"),
+        oom_kills: Table::read(dir, "memory.oom_control").get("oom_kill"),
+    }
+}
+
+/// Nanoseconds.
+fn cpuacct(dir: &Path, stats: &mut Stats) {
+    stats.cpu.user = number(dir, "cpuacct.usage_user").map(Duration::from_nanos);
+    stats.cpu.system = number(dir, "cpuacct.usage_sys").map(Duration::from_nanos);
+}
+
+fn throttled(dir: &Path, stats: &mut Stats) {
+    let table = Table::read(dir, "cpu.stat");
+    stats.cpu.throttled_periods = table.get("nr_throttled");
+    stats.cpu.throttled = table.get("throttled_time").map(Duration::from_nanos);
+}
+
+/// `MAJOR:MINOR Read N`, and the same for other operations.
+fn blkio(dir: &Path, stats: &mut Stats) {
+    let sum = |file: &str, operation: &str| {
+        let text = files::read(&dir.join(file)).ok()?;
+        let lines = text.lines().filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let (_, kind, value) = (words.next()?, words.next()?, words.next()?);
+            if kind == operation { value.parse::<u64>().ok() } else { None }
+        });
+        Some(lines.fold(0, u64::saturating_add))
+    };
+    let (bytes, served) =
+        ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive");
+    stats.io = IoStats {
+        read_bytes: sum(bytes, "Read"),
+        write_bytes: sum(bytes, "Write"),
+        reads: sum(served, "Read"),
+        writes: sum(served, "Write"),
+    };
+}
+
+fn pids(dir: &Path, stats: &mut Stats) {
+    stats.processes = ProcessStats {
+        current: number(dir, "pids.current"),
+        peak: number(dir, "pids.peak"),
+        refused: Table::read(dir, "pids.events").get("max"),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn io_of_several_devices_is_summed() {
+        let text = "8:0 rbytes=4096 wbytes=1 rios=2 wios=1 dbytes=9 dios=9\n253:0 \n8:16 rbytes=1 wbytes=2 rios=3 wios=4\n";
+        let io = io_stat(Some(text));
+        assert_eq!(
+            (io.read_bytes, io.write_bytes, io.reads, io.writes),
+            (Some(4097), Some(3), Some(5), Some(5))
+        );
+        assert_eq!(io_stat(Some("")).reads, Some(0), "nothing was read yet");
+        assert_eq!(io_stat(None), IoStats::default());
+    }
+
+    #[test]
+    fn pressure_is_read() {
+        let text =
+            "some avg10=12.34 avg60=0.00 avg300=0.00 total=1500\nfull avg10=0.05 avg60=0 avg300=0 total=7\n";
+        let stall = stall(text).expect("pressure");
+        assert_eq!((stall.some_10s, stall.full_10s), (1234, 5));
+        assert_eq!((stall.some, stall.full), (Duration::from_micros(1500), Duration::from_micros(7)));
+        for text in ["", "some", "some avg10= total=", "some avg10=x.y total=1", "full avg10=0.00 total=0"] {
+            assert_eq!(super::stall(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_tells_names_that_begin_alike_apart() {
+        let table = Table("pgfault_x 1\npgfault 2\noom 3\noom_kill 4\n".into());
+        assert_eq!(
+            (table.get("pgfault"), table.get("oom_kill"), table.get("none")),
+            (Some(2), Some(4), None)
+        );
+    }
+}

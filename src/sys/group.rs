@@ -1,0 +1,58 @@
+//! Calls on the files of control groups that `nix` lacks. It must not know what a group is for.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::{Errno, address, raw};
+
+/// Whether the extended attribute `name` of a file has this value (`getxattr`, xattr(7)); what cannot be read has not.
+pub(crate) fn attribute_is(path: &Path, name: &CStr, value: &[u8]) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let mut buffer = [0_u8; 16];
+    let at = buffer.as_mut_ptr().cast();
+    // SAFETY: both names end with NUL; the kernel writes at most the 16 bytes of `buffer`, which lives across the call.
+    let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), at, buffer.len()) };
+    usize::try_from(length).is_ok_and(|length| buffer.get(..length) == Some(value))
+}
+
+/// `bpf(BPF_PROG_LOAD)` of a program of the type `BPF_PROG_TYPE_CGROUP_DEVICE` (since Linux 4.15), one word an instruction, and
+/// `bpf(BPF_PROG_ATTACH)` to a group of cgroup v2 beside those that are there. The group keeps it.
+pub(crate) fn attach_device_program(
+    group: BorrowedFd<'_>,
+    program: &[u64],
+) -> Result<(), (&'static str, Errno)> {
+    const BPF_PROG_LOAD: u64 = 5;
+    const BPF_PROG_ATTACH: u64 = 8;
+    const BPF_PROG_TYPE_CGROUP_DEVICE: u64 = 15;
+    const BPF_CGROUP_DEVICE: u64 = 6;
+    const BPF_F_ALLOW_MULTI: u64 = 2;
+    let license = c"Dual MIT/GPL";
+    let count = u64::try_from(program.len()).unwrap_or(0);
+    // union bpf_attr: type and number of instructions, their address, the licence's, no log.
+    let load = [
+        BPF_PROG_TYPE_CGROUP_DEVICE | count << 32,
+        address(program.as_ptr()),
+        address(license.as_ptr()),
+        0,
+        0,
+        0,
+    ];
+    let size = u64::try_from(size_of_val(&load)).unwrap_or(0);
+    // SAFETY: `load` is a bpf_attr of the size given; it names `program` and `license`, which live across the call and are
+    // only read.
+    let fd = unsafe { raw(libc::SYS_bpf, [BPF_PROG_LOAD, address(load.as_ptr()), size, 0, 0, 0]) }
+        .map_err(|errno| ("bpf(BPF_PROG_LOAD)", errno))?;
+    let fd = i32::try_from(fd).map_err(|_| ("bpf(BPF_PROG_LOAD)", libc::EBADF))?;
+    // SAFETY: the call succeeded, so the number is a new descriptor that nothing else owns.
+    let loaded = unsafe { OwnedFd::from_raw_fd(fd) };
+    // target_fd, attach_bpf_fd, attach_type, attach_flags: 32 bits each.
+    let [target, program] = [group.as_raw_fd(), loaded.as_raw_fd()].map(|fd| u64::from(fd.cast_unsigned()));
+    let attach = [target | program << 32, BPF_CGROUP_DEVICE | BPF_F_ALLOW_MULTI << 32];
+    let size = u64::try_from(size_of_val(&attach)).unwrap_or(0);
+    // SAFETY: `attach` is a bpf_attr of the size given, numbers only, and lives across the call.
+    unsafe { raw(libc::SYS_bpf, [BPF_PROG_ATTACH, address(attach.as_ptr()), size, 0, 0, 0]) }
+        .map(drop)
+        .map_err(|errno| ("bpf(BPF_PROG_ATTACH)", errno))
+}
