@@ -11,7 +11,7 @@ mod tests {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use ringfence::{Builder, Clock, ErrorKind, Init, Mistake, Outcome, Sandbox, Stdio, Verdict};
+    use ringfence::{Builder, Clock, ErrorKind, Init, Mistake, Outcome, Sandbox, Stdio, Verdict, prefer};
 
     use super::support::{alone, descriptors, eventually, shell, status_field, system, watchdog};
 
@@ -56,7 +56,7 @@ mod tests {
     fn a_program_that_ends_in_time_is_left_alone() {
         let _watchdog = watchdog(60);
         let limit = Duration::from_secs(50);
-        for builder in both(|| system().wall_time(limit).cpu_time(limit)) {
+        for builder in both(|| system().wall_time(limit).cpu_time(prefer(limit))) {
             assert_eq!(run(builder, "sleep 0.05; exit 3").verdict(), Verdict::Exited(3));
         }
         // What it does to itself is not the clock's.
@@ -82,13 +82,13 @@ mod tests {
         let limit = Duration::from_millis(400);
         // No single process of them uses so much.
         let script = "i=0; while [ $i -lt 8 ]; do sh -c 'while :; do :; done' & i=$((i+1)); done; wait";
-        for builder in both(|| system().cpu_time(limit)) {
+        for builder in both(|| system().cpu_time(prefer(limit))) {
             let outcome = run(builder, script);
             assert_eq!(outcome.verdict(), Verdict::TimedOut { clock: Clock::Cpu, limit });
         }
         // Processes that have ended count, too.
         let script = "while :; do sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done'; done";
-        let outcome = run(system().cpu_time(limit), script);
+        let outcome = run(system().cpu_time(prefer(limit)), script);
         assert_eq!(outcome.verdict(), Verdict::TimedOut { clock: Clock::Cpu, limit });
     }
 
@@ -96,16 +96,16 @@ mod tests {
     fn sleeping_costs_no_cpu_time() {
         let _watchdog = watchdog(60);
         let limit = Duration::from_millis(500);
-        assert_eq!(run(system().cpu_time(limit), "sleep 1; exit 5").verdict(), Verdict::Exited(5));
+        assert_eq!(run(system().cpu_time(prefer(limit)), "sleep 1; exit 5").verdict(), Verdict::Exited(5));
     }
 
     #[test]
     fn the_stricter_of_two_clocks_is_named() {
         let _watchdog = watchdog(60);
         let long = Duration::from_secs(50);
-        let verdict = run(system().wall_time(long).cpu_time(WALL), SPIN).verdict();
+        let verdict = run(system().wall_time(long).cpu_time(prefer(WALL)), SPIN).verdict();
         assert_eq!(verdict, Verdict::TimedOut { clock: Clock::Cpu, limit: WALL });
-        let verdict = run(system().wall_time(WALL).cpu_time(long), "sleep 1000").verdict();
+        let verdict = run(system().wall_time(WALL).cpu_time(prefer(long)), "sleep 1000").verdict();
         assert_eq!(verdict, Verdict::TimedOut { clock: Clock::Wall, limit: WALL });
     }
 
@@ -163,7 +163,8 @@ mod tests {
     #[test]
     fn clocks_leave_nothing_behind() {
         alone(|| {
-            let sandbox = system().wall_time(Duration::from_secs(1000)).cpu_time(WALL).build().unwrap();
+            let sandbox =
+                system().wall_time(Duration::from_secs(1000)).cpu_time(prefer(WALL)).build().unwrap();
             assert!(sandbox.command("true").status().unwrap().success());
             let count = || (descriptors().len(), status_field("self", "Threads"));
             let before = count();
@@ -184,7 +185,8 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidPolicy);
             error.mistakes().to_vec()
         };
-        let found = mistakes(builder().wall_time(Duration::ZERO).cpu_time(Duration::ZERO).grace(9, WALL));
+        let found =
+            mistakes(builder().wall_time(Duration::ZERO).cpu_time(prefer(Duration::ZERO)).grace(9, WALL));
         let zero = |what| Mistake::ZeroLimit { what };
         let signal = Mistake::BadGraceSignal { signal: 9 };
         assert_eq!(found, [zero("wall_time()"), zero("cpu_time()"), signal]);

@@ -48,8 +48,16 @@ impl Builder {
     /// How much CPU time all processes inside may use together. Then everything is killed, and the verdict is
     /// [`crate::Verdict::TimedOut`]. Default: no limit. It is watched as [`Builder::wall_time`] is, and looked at as often as
     /// the processors could use up what is left, every millisecond at most.
+    ///
+    /// Required, it needs a control group that counts (`cpu.stat` of cgroup v2, `cpuacct.usage` of v1). Preferred and without
+    /// one, the times of the processes are summed: to a clock tick, and without children of processes that ignore SIGCHLD;
+    /// [`crate::Enforcement::notes`] says so.
     pub fn cpu_time(self, limit: impl Into<Wanted<Duration>>) -> Self {
-        self.set(|policy| policy.clocks.cpu = Some(limit.into()))
+        let limit = limit.into();
+        self.set(|policy| {
+            policy.clocks.cpu = Some(limit);
+            policy.cgroup.meter = Some(limit.need);
+        })
     }
 
     /// When a clock runs out, `signal` is sent to the program, and `period` later everything is killed. Default: it is killed

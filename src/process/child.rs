@@ -8,14 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::channel::Channel;
-use super::clock::{Clock, Watched};
+use super::clock::Watched;
 use super::ends::Ends;
-use super::outcome::{Core, ExitStatus, Outcome, Usage, Verdict};
+use super::outcome::{ExitStatus, Outcome, Usage};
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
 use super::terminal::Terminal;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::Init;
-use crate::spawn::{Enforcement, Group, RefusedCall, Running};
+use crate::spawn::{Enforcement, Group, Running};
 use crate::sys::{self, Block, Reaped};
 
 /// Bytes read at once.
@@ -38,9 +38,9 @@ pub struct Child {
     /// The caller's side of the terminal, if the command has one.
     pub terminal: Option<Terminal>,
     pub(super) running: Running,
-    killed: AtomicBool,
-    flooded: AtomicBool,
-    clocks: Option<Watched>,
+    pub(super) killed: AtomicBool,
+    pub(super) flooded: AtomicBool,
+    pub(super) clocks: Option<Watched>,
 }
 
 impl Child {
@@ -235,69 +235,19 @@ impl Child {
             Reaped::Running | Reaped::Gone => Usage::default(),
         };
         let seen = self.running.seen();
+        let stats = self.running.parent.group().and_then(Group::stats);
         let usage = brief.usage().map_or(tree, |words| Usage::from_words(&words));
         Outcome {
             status: program,
             usage,
             tree_usage: tree,
-            stats: self.running.parent.group().and_then(Group::stats),
+            stats,
             stdout: Vec::new(),
             stderr: Vec::new(),
-            verdict: self.verdict(program, reaped, &seen.refused),
+            verdict: self.verdict(program, reaped, (&seen.refused, stats.as_ref())),
             refused_calls: seen.refused,
             refused_calls_more: seen.refused_more,
             supervisor_faults: seen.faults,
-        }
-    }
-
-    /// The verdict where one of the crate's own limits ended the program.
-    fn limited(&self, program: Option<ExitStatus>) -> Option<Verdict> {
-        let by_kill = program.is_none_or(|status| status.signal() == Some(libc::SIGKILL));
-        let clocks = self.running.fence.policy.clocks();
-        if let Some(limit) = clocks.output.filter(|_| by_kill && self.flooded.load(Ordering::SeqCst)) {
-            return Some(Verdict::TooMuchOutput { limit });
-        }
-        let clock = self.clocks.as_ref()?.ran_out()?;
-        // Without a grace period nothing but the kill was sent: another end came first.
-        if clocks.grace.is_none() && !by_kill {
-            return None;
-        }
-        let limit = match clock {
-            Clock::Wall => clocks.wall?,
-            Clock::Cpu => clocks.cpu?.value,
-        };
-        Some(Verdict::TimedOut { clock, limit })
-    }
-
-    fn verdict(&self, program: Option<ExitStatus>, reaped: Reaped, refused: &[RefusedCall]) -> Verdict {
-        let killed = self.killed.load(Ordering::SeqCst);
-        // The supervisor's own signal; it notes the call before it sends it.
-        let own = refused.iter().find(|call| call.process == self.id());
-        if let (Some(call), Some(libc::SIGKILL)) = (own, program.and_then(ExitStatus::signal)) {
-            return Verdict::Refused { call: *call };
-        }
-        if let Some(verdict) = self.limited(program) {
-            return verdict;
-        }
-        let signaled = |status: ExitStatus| {
-            status.signal().map(|signal| {
-                let core = if status.core_dumped() { Core::Dumped } else { Core::None };
-                Verdict::Signaled { signal, core }
-            })
-        };
-        match (program, reaped) {
-            (Some(status), _) => match (status.code(), signaled(status)) {
-                (Some(code), _) => Verdict::Exited(code),
-                (None, Some(_)) if killed && status.signal() == Some(libc::SIGKILL) => Verdict::Killed,
-                (None, Some(verdict)) => verdict,
-                (None, None) => Verdict::Lost,
-            },
-            (None, _) if killed => Verdict::Killed,
-            // Init itself was ended from outside, and everything with it.
-            (None, Reaped::Ended { code, status, .. }) => {
-                signaled(ExitStatus::from_waitid(code, status)).unwrap_or(Verdict::Lost)
-            }
-            (None, Reaped::Gone | Reaped::Running) => Verdict::Lost,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
-use super::cpu::CpuMeter;
+use super::cpu::{CpuMeter, Source};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::{Clocks, Grace};
 use crate::sys;
@@ -136,11 +136,11 @@ fn state() -> MutexGuard<'static, Option<State>> {
 pub(super) struct Ready {
     pidfd: OwnedFd,
     clocks: Clocks,
-    init: i32,
+    source: Source,
 }
 
 /// Makes sure that there is somebody to watch, before the program runs. `None` where no clock was asked for.
-pub(super) fn prepare(clocks: &Clocks, pidfd: impl AsFd, init: i32) -> Result<Option<Ready>> {
+pub(super) fn prepare(clocks: &Clocks, pidfd: impl AsFd, source: Source) -> Result<Option<Ready>> {
     if clocks.wall.is_none() && clocks.cpu.is_none() {
         return Ok(None);
     }
@@ -155,20 +155,20 @@ pub(super) fn prepare(clocks: &Clocks, pidfd: impl AsFd, init: i32) -> Result<Op
         *guard = Some(State { process: own, ..State::default() });
     }
     drop(guard);
-    Ok(Some(Ready { pidfd, clocks: clocks.clone(), init }))
+    Ok(Some(Ready { pidfd, clocks: clocks.clone(), source }))
 }
 
 impl Ready {
     /// Starts them.
     pub(super) fn begin(self, released: Instant) -> Watched {
         let expired = Arc::new(Expired::default());
-        let Self { pidfd, clocks, init } = self;
+        let Self { pidfd, clocks, source } = self;
         let watch = Watch {
             pidfd,
             expired: Arc::downgrade(&expired),
             // A time that no clock can show is no limit.
             wall: clocks.wall.and_then(|limit| released.checked_add(limit)),
-            cpu: clocks.cpu.map(|limit| (limit.value, CpuMeter::of_tree(init))),
+            cpu: clocks.cpu.map(|limit| (limit.value, CpuMeter::new(source))),
             grace: clocks.grace,
             kill_at: None,
         };

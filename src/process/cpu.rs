@@ -6,50 +6,71 @@ use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 
+use crate::spawn::CpuFile;
+
 /// Reads the CPU time of everything inside.
 #[derive(Debug)]
 pub(super) struct CpuMeter {
-    /// The first process inside.
-    root: i32,
+    source: Source,
     begun: Duration,
     /// What was read last: a tree whose processes end while it is read shows less than before.
     most: Duration,
-    tick: Duration,
+}
+
+/// Where it is counted.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// By the sandbox's own group: exactly.
+    Group(CpuFile),
+    /// By the processes below the first one inside.
+    Tree {
+        /// That process.
+        root: i32,
+    },
 }
 
 /// Fields of `/proc/PID/stat` behind the name (proc_pid_stat(5)): utime, stime, cutime, cstime.
 const TIMES: Range<usize> = 11..15;
 
 impl CpuMeter {
-    /// By the processes below `root` in the tree of parents, which the sandbox's init keeps whole: orphans become its
-    /// children, and what it reaped is counted as its own (`cutime`). Not counted are children of a process that ignores
-    /// SIGCHLD (wait(2), "NOTES"). Resolution: a clock tick.
-    pub(super) fn of_tree(root: i32) -> Self {
-        let hertz = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|hertz| u32::try_from(hertz).ok());
-        let tick = Duration::from_secs(1) / hertz.unwrap_or(100).max(1);
-        let mut meter = Self { root, begun: Duration::ZERO, most: Duration::ZERO, tick };
-        meter.begun = meter.read();
-        meter
+    /// A meter that begins now.
+    pub(super) fn new(source: Source) -> Self {
+        let begun = source.read();
+        Self { source, begun, most: Duration::ZERO }
     }
 
     /// What was used since the meter was made.
     pub(super) fn used(&mut self) -> Duration {
-        let now = self.read().saturating_sub(self.begun);
+        let now = self.source.read().saturating_sub(self.begun);
         self.most = self.most.max(now);
         self.most
     }
+}
 
+impl Source {
     fn read(&self) -> Duration {
-        let mut ticks = 0_u64;
-        let mut todo = vec![self.root];
-        while let Some(pid) = todo.pop() {
-            // A process that has ended is in its parent's sum, or not yet anybody's.
-            let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-            ticks = ticks.saturating_add(times(&stat));
-            todo.extend(children(pid));
+        match self {
+            Self::Group(file) => file.read().unwrap_or_default(),
+            Self::Tree { root } => tree(*root),
         }
-        self.tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
     }
+}
+
+/// By the tree of parents, which the sandbox's init keeps whole: orphans become its children, and what it reaped is counted
+/// as its own (`cutime`). Not counted are children of a process that ignores SIGCHLD (wait(2), "NOTES"). Resolution: a clock
+/// tick.
+fn tree(root: i32) -> Duration {
+    let hertz = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|hertz| u32::try_from(hertz).ok());
+    let tick = Duration::from_secs(1) / hertz.unwrap_or(100).max(1);
+    let mut ticks = 0_u64;
+    let mut todo = vec![root];
+    while let Some(pid) = todo.pop() {
+        // A process that has ended is in its parent's sum, or not yet anybody's.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        ticks = ticks.saturating_add(times(&stat));
+        todo.extend(children(pid));
+    }
+    tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
 }
 
 fn times(stat: &str) -> u64 {

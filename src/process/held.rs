@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use super::child::Child;
 use super::clock;
+use super::cpu::Source;
 use super::ends::Ends;
-use crate::error::Result;
-use crate::spawn::{Enforcement, Running};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::policy::{Clocks, Need};
+use crate::spawn::{Enforcement, Group, Running};
 
 /// A confined child before its exec. Dropping it kills and reaps it.
 #[derive(Debug)]
@@ -40,6 +42,26 @@ impl Held {
         &self.running.report
     }
 
+    /// What counts CPU time; the report says so where that is approximate.
+    fn meter(&mut self, clocks: &Clocks) -> Result<Source> {
+        if let Some(file) = self.running.parent.group().and_then(Group::cpu_file) {
+            return Ok(Source::Group(file));
+        }
+        match clocks.cpu.map(|limit| limit.need) {
+            Some(Need::Required) => {
+                let error = Error::new(ErrorKind::Setup, Step::Clocks, "cpu_time()");
+                return Err(error.detail("the groups that were made do not count CPU time"));
+            }
+            Some(Need::Preferred) => {
+                let note =
+                    "cpu_time() is approximate: no group counts it, the times of the processes are summed";
+                self.running.report.notes.push(note.into());
+            }
+            None => {}
+        }
+        Ok(Source::Tree { root: self.running.parent.pid() })
+    }
+
     /// Lets the child become the program.
     ///
     /// # Errors
@@ -47,8 +69,8 @@ impl Held {
     /// command (working directory, descriptors) failed. The child is gone then.
     pub fn release(mut self) -> Result<Child> {
         let clocks = self.running.fence.policy.clocks().clone();
-        let init = self.running.parent.pid();
-        let ready = clock::prepare(&clocks, self.running.parent.pidfd(), init)?;
+        let source = self.meter(&clocks)?;
+        let ready = clock::prepare(&clocks, self.running.parent.pidfd(), source)?;
         let released = Instant::now();
         self.running.release()?;
         let expired = ready.map(|ready| ready.begin(released));

@@ -12,6 +12,7 @@ mod outcome;
 mod sandbox;
 mod stdio;
 mod terminal;
+mod verdict;
 
 pub use channel::{Channel, Message};
 pub use child::Child;

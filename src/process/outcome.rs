@@ -84,6 +84,20 @@ pub enum Verdict {
         /// The limit, bytes.
         limit: u64,
     },
+    /// The kernel ended a process of the tree for want of memory, as the group's counter shows, and the program did not get
+    /// over it: it was that process, or ended with another code than 0. [`Outcome::status`] says how.
+    OutOfMemory {
+        /// What [`crate::Builder::memory`] allowed, bytes; `None` where it was the machine, or a group above, that had no more.
+        limit: Option<u64>,
+        /// The most that the tree used, bytes, where the kernel says so.
+        peak: Option<u64>,
+    },
+    /// The limit of [`crate::Builder::processes`] refused a process or a thread, as the group's counter shows, and the program
+    /// did not get over it: it ended with another code than 0, or by a signal.
+    TooManyProcesses {
+        /// The limit.
+        limit: u64,
+    },
     /// It made a system call that its filter kills for, and was ended for that; the call was not made.
     Refused {
         /// Which.
@@ -123,6 +137,13 @@ impl Display for Verdict {
                 };
                 write!(f, "out of {clock}: the limit is {limit:?}")
             }
+            Self::OutOfMemory { limit: Some(limit), .. } => {
+                write!(f, "out of memory: the limit is {limit} bytes")
+            }
+            Self::OutOfMemory { limit: None, .. } => {
+                f.write_str("out of memory: the machine, or a group above, has no more")
+            }
+            Self::TooManyProcesses { limit } => write!(f, "too many processes: the limit is {limit}"),
             Self::TooMuchOutput { limit } => write!(f, "wrote too much: the limit is {limit} bytes"),
             Self::Killed => f.write_str("killed by the caller"),
             Self::Lost => f.write_str("lost: someone else reaped it"),

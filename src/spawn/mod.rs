@@ -17,10 +17,10 @@ mod supervise;
 mod verify;
 mod watchdog;
 
+pub(crate) use self::cgroup::{CpuFile, Group, Motion, stop_tree};
 pub use self::cgroup::{
     CpuStats, FrozenBy, IoStats, LimitState, MemoryStats, Pressure, ProcessStats, Stall, Stats,
 };
-pub(crate) use self::cgroup::{Group, Motion, stop_tree};
 pub(crate) use self::landlock::missing as missing_rights;
 pub use self::landlock::{LandlockPath, LandlockPathState, LandlockPort, LandlockState};
 pub(crate) use attempt::{Compiled, Fence, Running, explain_command as explain, launch};

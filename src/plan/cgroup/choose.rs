@@ -51,6 +51,15 @@ pub(in crate::plan) fn choose(policy: &Policy, host: &Host) -> Result<Option<Gro
         Err(why) => (None, Some(why)),
     };
     let group = wanted.group.map(|wanted| wanted.need);
+    let metered = |place: &LegacyPlace| place.controllers.iter().any(|name| name == "cpuacct");
+    if unified.is_none() && wanted.meter == Some(Need::Required) && !legacy.iter().any(metered) {
+        let why = no_unified.as_deref().unwrap_or_default();
+        let error = Error::new(ErrorKind::Unsupported, Step::Clocks, "cpu_time()");
+        return Err(error.detail(format!(
+            "no group can count it: cgroup v2: {why}; cgroup v1: no hierarchy with cpuacct that can be used; prefer() takes \
+             what can be had without"
+        )));
+    }
     if unified.is_none() && legacy.is_empty() && group == Some(Need::Required) {
         let why = no_unified.unwrap_or_default();
         let error = Error::new(ErrorKind::Unsupported, Step::Cgroup, "a group of its own");
@@ -271,6 +280,9 @@ fn legacy_places(
     }
     if wanted.group.is_some() {
         uses.extend(ACCOUNTS.iter().map(|name| (*name, When::Always)));
+    }
+    if !unified && wanted.meter.is_some() {
+        uses.push(("cpuacct", When::Always));
     }
     // Version 2 freezes and kills by itself.
     if !unified {

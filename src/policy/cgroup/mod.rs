@@ -12,7 +12,7 @@ pub use limit::{CpuQuota, DeviceAccess, DeviceKind, DeviceNumber, DeviceRule, Gr
 
 use std::path::PathBuf;
 
-use super::wanted::Wanted;
+use super::wanted::{Need, Wanted};
 
 /// Whether the caller may be moved to a group of its own, so that controllers can be enabled above it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -34,12 +34,14 @@ pub(crate) struct Cgroup {
     /// Directories below which groups are made; one for each hierarchy.
     pub(crate) parents: Vec<PathBuf>,
     pub(crate) own: OwnGroup,
+    /// A group that counts CPU time.
+    pub(crate) meter: Option<Need>,
 }
 
 impl Cgroup {
     /// Whether there is anything to do.
     pub(crate) fn is_wanted(&self) -> bool {
-        !self.limits.is_empty() || self.group.is_some()
+        !self.limits.is_empty() || self.group.is_some() || self.meter.is_some()
     }
 
     /// The limit of this sort that stands already.

@@ -16,6 +16,7 @@ mod sweep;
 pub use control::FrozenBy;
 pub(crate) use control::Motion;
 pub use report::LimitState;
+pub(crate) use stats::CpuFile;
 pub use stats::{CpuStats, IoStats, MemoryStats, Pressure, ProcessStats, Stall, Stats};
 pub(crate) use stop::set_motion as stop_tree;
 
@@ -145,6 +146,11 @@ impl Group {
             return stats::read(self).or_else(|| self.last_stats());
         }
         self.last_stats()
+    }
+
+    /// What counts the CPU time of the tree, where a group does.
+    pub(crate) fn cpu_file(&self) -> Option<CpuFile> {
+        CpuFile::of(self)
     }
 
     fn last_stats(&self) -> Option<Stats> {

@@ -1,6 +1,6 @@
 //! What a tree of processes uses, as its groups count it. It must not guess: what no group counts is `None`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Group;
@@ -105,6 +105,31 @@ pub struct Stats {
     pub processes: ProcessStats,
     /// Pressure.
     pub pressure: Pressure,
+}
+
+/// The one file that counts CPU time, for whoever reads it often.
+#[derive(Clone, Debug)]
+pub(crate) enum CpuFile {
+    /// `cpu.stat` of version 2, which every group has.
+    Unified(PathBuf),
+    /// `cpuacct.usage` of version 1.
+    Legacy(PathBuf),
+}
+
+impl CpuFile {
+    pub(super) fn of(group: &Group) -> Option<Self> {
+        let legacy = || Some(Self::Legacy(group.legacy_with("cpuacct")?.path().to_path_buf()));
+        let unified = group.unified.as_ref().map(|dir| Self::Unified(dir.path().to_path_buf()));
+        unified.filter(|file| file.read().is_some()).or_else(legacy)
+    }
+
+    /// What the tree has used; `None` where the group is gone.
+    pub(crate) fn read(&self) -> Option<Duration> {
+        match self {
+            Self::Unified(dir) => Table::read(dir, "cpu.stat").micros("usage_usec"),
+            Self::Legacy(dir) => number(dir, "cpuacct.usage").map(Duration::from_nanos),
+        }
+    }
 }
 
 /// A dozen small files; `None` where the groups are gone.
