@@ -1,0 +1,204 @@
+//! Why a run ended: bombs of every sort, each with its verdict and the evidence, while the caller goes on; and programs that
+//! only look as if a limit had ended them.
+
+#[cfg(test)]
+#[path = "support/life.rs"]
+#[expect(clippy::allow_attributes, reason = "which helpers are unused differs from file to file")]
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use ringfence::{Builder, Clock, Core, Init, Launch, Outcome, Strength, Verdict, prefer};
+
+    use super::support::{shell, skipped, system, watchdog};
+
+    const MEMORY: u64 = 48 << 20;
+    /// A guard: none of the bombs is meant to last.
+    const GUARD: Duration = Duration::from_secs(60);
+
+    fn bounded() -> Builder {
+        system().memory(MEMORY).processes(32).wall_time(GUARD).tmpfs("/big", 1 << 30)
+    }
+
+    /// With memory for as many processes as there may be.
+    fn roomy() -> Builder {
+        bounded().memory(1 << 30)
+    }
+
+    /// Whether this machine can hold the tree to its limits; a line says so if not.
+    fn can_hold(test: &str) -> bool {
+        match bounded().build().and_then(|sandbox| sandbox.command("true").status()) {
+            Ok(outcome) => {
+                assert!(outcome.success(), "{:?}", outcome.verdict());
+                true
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("limit memory"), "{error}");
+                skipped(test, "no control group can hold memory here");
+                false
+            }
+        }
+    }
+
+    fn run(builder: Builder, script: &str) -> Outcome {
+        shell(&builder.build().unwrap(), script).output().unwrap()
+    }
+
+    fn python(builder: Builder, script: &str) -> Outcome {
+        let sandbox = builder.build().unwrap();
+        sandbox.command("/usr/bin/python3").args(["-c", script]).output().unwrap()
+    }
+
+    fn out_of_memory(outcome: &Outcome, what: &str) {
+        let Verdict::OutOfMemory { limit: Some(MEMORY), peak: Some(peak) } = outcome.verdict() else {
+            let text = String::from_utf8_lossy(&outcome.stderr);
+            panic!("{what}: {:?} {:?}\n{text}", outcome.verdict(), outcome.stats)
+        };
+        assert!(peak > MEMORY / 2 && peak <= MEMORY, "{what}: {peak}");
+        assert!(outcome.stats.unwrap().memory.oom_kills.unwrap() >= 1, "{what}");
+    }
+
+    #[test]
+    fn a_memory_bomb_of_any_sort_is_out_of_memory() {
+        let _watchdog = watchdog(240);
+        if !can_hold("a_memory_bomb_of_any_sort_is_out_of_memory") {
+            return;
+        }
+        for (what, script) in [
+            ("touched", "x = bytearray(512 << 20)\nx[::4096] = b'x' * len(x[::4096])"),
+            ("many small ones", "x = []\nwhile True: x.append(bytes(100000))"),
+            ("shared", "import mmap\nx = mmap.mmap(-1, 512 << 20)\nwhile True: x.write(bytes(1 << 20))"),
+            ("a file in memory", "f = open('/big/f', 'wb')\nwhile True: f.write(bytes(1 << 20))"),
+            ("memfd", "import os\nf = os.memfd_create('f')\nwhile True: os.write(f, bytes(1 << 20))"),
+            (
+                "in pieces, by processes",
+                "import os, time\nfor i in range(20):\n if os.fork() == 0:\n  x = b'x' * (8 << 20); time.sleep(1000)\nfor i in range(20):\n if os.wait()[1]: exit(1)",
+            ),
+        ] {
+            out_of_memory(&python(bounded(), script), what);
+        }
+        for builder in [bounded().init(Init::Program), bounded().launch(Launch::Copy)] {
+            out_of_memory(
+                &python(builder, "x = bytearray(512 << 20)\nx[::4096] = b'x' * len(x[::4096])"),
+                "kinds",
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_program_gets_over_is_not_its_verdict() {
+        let _watchdog = watchdog(120);
+        if !can_hold("what_a_program_gets_over_is_not_its_verdict") {
+            return;
+        }
+        let outcome = run(bounded(), "tail /dev/zero; exit 0");
+        assert_eq!(outcome.verdict(), Verdict::Exited(0), "{outcome:?}");
+        assert_eq!(outcome.stats.unwrap().memory.oom_kills, Some(1), "the evidence stays");
+        out_of_memory(&run(bounded(), "tail /dev/zero; exit 3"), "its child's end became its own");
+        let patient = "import os\nn = 0\nwhile True:\n try:\n  if os.fork() == 0: os.pause() if hasattr(os, 'pause') else __import__('signal').pause()\n  n += 1\n except OSError: break\nprint(n)";
+        let outcome = python(roomy(), patient);
+        assert_eq!(outcome.verdict(), Verdict::Exited(0), "{}", String::from_utf8_lossy(&outcome.stderr));
+        let count: u64 = String::from_utf8_lossy(&outcome.stdout).trim().parse().unwrap();
+        assert!((20..32).contains(&count), "{count}");
+        assert!(outcome.stats.unwrap().processes.refused.unwrap() >= 1);
+    }
+
+    #[test]
+    fn a_fork_bomb_is_too_many_processes() {
+        let _watchdog = watchdog(240);
+        if !can_hold("a_fork_bomb_is_too_many_processes") {
+            return;
+        }
+        let bomb = "bomb() { bomb | bomb & }; bomb; i=0; while [ $i -lt 200 ]; do sh -c 'sleep 0.01' & i=$((i+1)); done; wait";
+        for script in [
+            "import os\nwhile True: os.fork()",
+            "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()",
+        ] {
+            let outcome = python(roomy(), script);
+            assert_eq!(outcome.verdict(), Verdict::TooManyProcesses { limit: 32 }, "{script}: {outcome:?}");
+            let peak = outcome.stats.unwrap().processes.peak;
+            assert!(peak.is_none_or(|peak| peak <= 32), "{peak:?}");
+        }
+        let outcome = run(roomy(), bomb);
+        assert_eq!(outcome.verdict(), Verdict::TooManyProcesses { limit: 32 }, "{outcome:?}");
+    }
+
+    #[test]
+    fn the_caller_and_other_sandboxes_go_on_meanwhile() {
+        let _watchdog = watchdog(240);
+        if !can_hold("the_caller_and_other_sandboxes_go_on_meanwhile") {
+            return;
+        }
+        thread::scope(|scope| {
+            let bombs = [
+                scope.spawn(|| python(roomy(), "import os\nwhile True: os.fork()")),
+                scope.spawn(|| python(bounded(), "x = []\nwhile True: x.append(bytes(100000))")),
+                scope.spawn(|| python(bounded().wall_time(Duration::from_secs(1)), "while True: pass")),
+            ];
+            for _ in 0..20 {
+                assert_eq!(run(bounded(), "echo alive; exit 3").verdict(), Verdict::Exited(3));
+            }
+            for bomb in bombs {
+                assert!(!bomb.join().unwrap().success());
+            }
+        });
+    }
+
+    #[test]
+    fn a_burner_with_eight_threads_runs_out_of_cpu_time_by_the_groups_count() {
+        let _watchdog = watchdog(120);
+        if !can_hold("a_burner_with_eight_threads_runs_out_of_cpu_time_by_the_groups_count") {
+            return;
+        }
+        let limit = Duration::from_millis(600);
+        // Without the group's count these would not be seen: nobody waits for them.
+        let hidden = "import os, signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n\
+                      while True:\n try:\n  if os.fork() == 0:\n   for i in range(300000): pass\n   os._exit(0)\n except OSError: pass\n";
+        let threads = "import os\nfor i in range(7):\n if os.fork() == 0: break\nwhile True: pass";
+        for script in [hidden, threads] {
+            let outcome = python(system().cpu_time(limit).processes(64).wall_time(GUARD), script);
+            assert_eq!(outcome.verdict(), Verdict::TimedOut { clock: Clock::Cpu, limit }, "{outcome:?}");
+            let cpu = outcome.stats.unwrap().cpu;
+            assert!(cpu.user.unwrap() + cpu.system.unwrap() >= limit, "{cpu:?}");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_limit_and_is_none_is_told_apart() {
+        let _watchdog = watchdog(120);
+        let killed = Verdict::Signaled { signal: libc::SIGKILL, core: Core::None };
+        let builder = || system().memory(prefer(MEMORY)).processes(prefer(64)).wall_time(GUARD);
+        assert_eq!(run(builder(), "exit 137").verdict(), Verdict::Exited(137));
+        assert_eq!(run(builder(), "kill -KILL $$").verdict(), killed);
+        assert_eq!(run(builder(), "kill -XFSZ $$; sleep 1").verdict().to_string(), "killed by SIGXFSZ");
+        let sandbox = builder().build().unwrap();
+        let child = sandbox.command("sleep").arg("1000").spawn().unwrap();
+        child.kill().unwrap();
+        assert_eq!(child.wait().unwrap().verdict(), Verdict::Killed);
+    }
+
+    #[test]
+    fn without_a_group_limits_are_approximate_and_still_bound() {
+        let _watchdog = watchdog(120);
+        let sandbox = system().memory(prefer(256 << 20)).processes(prefer(40)).build().unwrap();
+        let mut command = sandbox.command("/usr/bin/python3");
+        let child = command
+            .args(["-c", "x = bytearray(1 << 30)\nx[::4096] = b'x' * len(x[::4096])"])
+            .spawn()
+            .unwrap();
+        let states = child.enforcement().limits.clone();
+        assert_eq!(states.len(), 2);
+        for state in &states {
+            assert_ne!(state.strength, Strength::None, "{state}");
+            if state.strength == Strength::Approximate {
+                assert!(!state.reasons.is_empty(), "the report says why: {state}");
+            }
+        }
+        let outcome = child.wait().unwrap();
+        assert!(!outcome.success(), "{outcome:?}");
+    }
+}
