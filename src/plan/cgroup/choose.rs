@@ -36,7 +36,7 @@ pub(in crate::plan) fn choose(policy: &Policy, host: &Host) -> Result<Option<Gro
             of(LimitRung::CgroupV2, in_unified(value, &place)),
             of(LimitRung::Systemd, Err("not built in".into())),
             of(LimitRung::CgroupV1, in_legacy(value, memory, wanted, cgroups)),
-            of(LimitRung::ResourceLimit, by_resource(value)),
+            of(LimitRung::ResourceLimit, by_resource(value, policy)),
         ];
         limits.push(LimitPlan { limit: value.clone(), need: *need, rungs });
     }
@@ -106,13 +106,16 @@ fn named_parents(wanted: &Cgroup, cgroups: &Cgroups) -> Result<()> {
     Ok(())
 }
 
-/// The controllers of version 2 that the limits need.
+/// The controllers of version 2 that a parent should have: what the limits need, and what counts.
 fn needed(wanted: &Cgroup) -> Vec<&'static str> {
     let mut all: Vec<&'static str> = Vec::new();
     for limit in &wanted.limits {
         if let Ok((Deed::Files { controller, .. }, ..)) = lower::unified(&limit.value) {
             all.push(controller);
         }
+    }
+    if wanted.group.is_some() {
+        all.extend(ENABLED);
     }
     all.sort_unstable();
     all.dedup();
@@ -237,7 +240,8 @@ fn in_legacy(limit: &GroupLimit, memory: Option<u64>, wanted: &Cgroup, cgroups: 
     Ok(lowered)
 }
 
-fn by_resource(limit: &GroupLimit) -> Lowered {
+/// The program's own limit of the same kind may be lower already.
+fn by_resource(limit: &GroupLimit, policy: &Policy) -> Lowered {
     let (resource, value, caveat) = match limit {
         GroupLimit::Memory(bytes) => (
             Resource::AddressSpace,
@@ -251,6 +255,8 @@ fn by_resource(limit: &GroupLimit) -> Lowered {
         ),
         _ => return Err("there is none like it".into()),
     };
+    let own = policy.limits.iter().find(|limit| limit.resource == resource);
+    let value = own.map_or(value, |own| own.hard.min(value));
     Ok((Deed::Limit { resource, value }, Strength::Approximate, Some(caveat)))
 }
 

@@ -20,6 +20,7 @@ use super::super::compile;
 use super::super::tail;
 use super::super::window;
 use super::super::write_ops;
+use super::cgroup;
 use super::hosts;
 use super::policies;
 
@@ -67,6 +68,7 @@ fn all() -> Vec<(String, String)> {
         }
     }
     list.extend(commands());
+    list.extend(cgroup::goldens());
     list
 }
 

@@ -47,6 +47,14 @@ impl Cgroup {
         self.limits.iter().find(|wanted| wanted.value.kind() == sort)
     }
 
+    /// The number of processes.
+    pub(crate) fn processes(&self) -> Option<u64> {
+        match self.find(LimitKind::Processes)?.value {
+            GroupLimit::Processes(count) => Some(count),
+            _ => None,
+        }
+    }
+
     /// Replaces a limit of the same sort.
     pub(crate) fn put(&mut self, wanted: Wanted<GroupLimit>) {
         self.limits.retain(|other| !other.value.replaces(&wanted.value));
