@@ -16,13 +16,13 @@ mod groups;
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader, Write, stdout};
     use std::path::PathBuf;
     use std::process;
     use std::thread;
     use std::time::Duration;
 
-    use nix::sys::signal::Signal;
+    use nix::sys::signal::{Signal, raise};
     use ringfence::host::Cgroups;
     use ringfence::{
         Builder, Child, Core, CpuQuota, CpuSet, DeviceNumber, DeviceRule, ErrorKind, FrozenBy, GroupLimit,
@@ -314,13 +314,13 @@ mod tests {
             let child = child.unwrap();
             // It cannot see its caller's end.
             child.freeze().unwrap();
-            nix::sys::signal::raise(Signal::SIGKILL).unwrap();
+            raise(Signal::SIGKILL).unwrap();
         }
         if let Some(role) = role() {
             let sandbox = system().processes(50).own_cgroup(()).build().unwrap();
             if role == "living" {
                 let child = sandbox.command("sleep").arg("1000").spawn().unwrap();
-                println!("living");
+                writeln!(stdout(), "living").unwrap();
                 thread::sleep(Duration::from_secs(60));
                 drop(child);
             }

@@ -48,7 +48,7 @@ mod tests {
             let given =
                 index == 0 && group.root == Answer::Yes || index > 0 && group.delegated == Answer::Yes;
             let has = |name: &&str| group.controllers.iter().any(|own| own == name);
-            given && group.access == Answer::Yes && CONTROLLERS.iter().all(|name| has(name))
+            given && group.access == Answer::Yes && CONTROLLERS.iter().all(has)
         });
         if !usable {
             skipped(name, "no group of cgroup v2 with memory, pids, cpu and cpuset is the caller's");

@@ -8,9 +8,10 @@ use super::super::compile;
 use super::explore::{Errnos, explore, variants};
 use super::launch::Launch;
 use crate::error::Result;
-use crate::host::{Answer, Cgroups, Features, Host, Legacy, Unified, UnifiedGroup};
+use crate::host::{Answer, Cgroups, Features, Host, KernelVersion, Legacy, Unified, UnifiedGroup};
 use crate::policy::{
-    Builder, CpuQuota, CpuSet, DeviceNumber, DeviceRule, IoMax, Namespaces, Policy, Wanted, prefer,
+    Builder, CpuQuota, CpuSet, DeviceNumber, DeviceRule, GroupLimit, IoMax, Namespaces, Policy, Wanted,
+    prefer,
 };
 
 fn words(list: &[&str]) -> Vec<String> {
@@ -141,7 +142,7 @@ pub(super) fn goldens() -> Vec<(String, String)> {
     hosts().iter().map(|(name, host)| (format!("limits_of_a_tree_in_{name}"), text(host))).collect()
 }
 
-fn join(builder: Builder, host: &Host) -> Join {
+fn join(builder: &Builder, host: &Host) -> Join {
     let policy = builder.policy().expect("a policy");
     plan(&policy, host).expect("a plan").group.expect("a group").join
 }
@@ -157,13 +158,22 @@ fn the_child_waits_only_where_it_has_to_be_moved() {
         ("a_kernel_that_clones_into_no_group", Join::Attach),
     ] {
         let (_, host) = hosts().into_iter().find(|(other, _)| *other == name).expect("a host");
-        assert_eq!(join(processes(), &host), expected, "{name}");
+        assert_eq!(join(&processes(), &host), expected, "{name}");
         let policy = processes().policy().expect("a policy");
         let plan = plan(&policy, &host).expect("a plan");
         assert_eq!(plan.cloned().contains(Namespaces::CGROUP), !expected.attaches(), "{name}");
         let text = plan.to_string();
         assert_eq!(text.contains("unshare(CLONE_NEWCGROUP"), expected.attaches(), "{name}\n{text}");
     }
+}
+
+#[test]
+fn a_kernel_that_forgets_the_cpus_of_a_group_gets_the_child_moved() {
+    let cpus = Builder::default().cpus(CpuSet::from([0]));
+    let old = Host::ideal().with_kernel(KernelVersion::new(6, 1, 0));
+    assert_eq!(join(&cpus, &old), Join::Attach);
+    assert_eq!(join(&cpus, &Host::ideal()), Join::Clone);
+    assert_eq!(join(&Builder::default().processes(5), &old), Join::Clone);
 }
 
 #[test]
@@ -240,7 +250,7 @@ fn mistakes_in_limits_are_found() {
     let policy = all(Into::into).policy().expect("no mistake");
     assert_eq!(policy.tree_limits().len(), 18);
     let twice = Builder::default().processes(5).processes(prefer(6)).policy().expect("the last one counts");
-    assert_eq!(twice.tree_limits(), [prefer(crate::policy::GroupLimit::Processes(6))]);
+    assert_eq!(twice.tree_limits(), [prefer(GroupLimit::Processes(6))]);
 }
 
 #[test]

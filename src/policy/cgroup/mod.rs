@@ -49,10 +49,14 @@ impl Cgroup {
 
     /// The number of processes.
     pub(crate) fn processes(&self) -> Option<u64> {
-        match self.find(LimitKind::Processes)?.value {
-            GroupLimit::Processes(count) => Some(count),
-            _ => None,
-        }
+        let value = &self.find(LimitKind::Processes)?.value;
+        if let GroupLimit::Processes(count) = value { Some(*count) } else { None }
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        let value = &self.find(LimitKind::Memory)?.value;
+        if let GroupLimit::Memory(bytes) = value { Some(*bytes) } else { None }
     }
 
     /// Replaces a limit of the same sort.

@@ -143,26 +143,30 @@ impl Maker<'_> {
             }
             Deed::Files { controller, steps } => {
                 let dir = match rung {
-                    LimitRung::CgroupV2 => {
-                        if let Ok(missing) = &self.unified
-                            && let Some((_, refused)) = missing.iter().find(|(name, _)| name == controller)
-                        {
-                            return Err(Failed::Refused(refused.clone()));
-                        }
-                        self.unified_dir()?
-                    }
-                    _ => {
-                        let has =
-                            |place: &&LegacyPlace| place.controllers.iter().any(|name| name == controller);
-                        let place = self.plan.legacy.iter().find(has);
-                        let place = place.ok_or_else(|| Failed::Other("it was not planned".into()))?;
-                        legacy_dir(&mut self.group.legacy, place, &self.group.name)
-                            .map_err(Failed::Refused)?
+                    LimitRung::CgroupV2 => self.enabled(controller)?,
+                    LimitRung::Systemd | LimitRung::CgroupV1 | LimitRung::ResourceLimit => {
+                        self.legacy_dir(controller)?
                     }
                 };
                 steps_in(dir, steps).map(Some).map_err(Failed::Refused)
             }
         }
+    }
+
+    /// The group of version 2, if the controller could be enabled for it.
+    fn enabled(&self, controller: &str) -> StdResult<&Dir, Failed> {
+        let missing = self.unified.iter().flatten().find(|(name, _)| *name == controller);
+        match missing {
+            Some((_, refused)) => Err(Failed::Refused(refused.clone())),
+            None => self.unified_dir(),
+        }
+    }
+
+    fn legacy_dir(&mut self, controller: &str) -> StdResult<&Dir, Failed> {
+        let has = |place: &&LegacyPlace| place.controllers.iter().any(|name| name == controller);
+        let place = self.plan.legacy.iter().find(has);
+        let place = place.ok_or_else(|| Failed::Other("it was not planned".into()))?;
+        legacy_dir(&mut self.group.legacy, place, &self.group.name).map_err(Failed::Refused)
     }
 
     fn unified_dir(&self) -> StdResult<&Dir, Failed> {
@@ -256,10 +260,10 @@ fn move_to_leaf(parent: &Path) -> StdResult<(), Refused> {
 
 /// A limit of a group that is there.
 pub(super) fn change(group: &Group, limit: &GroupLimit, states: &[LimitState]) -> Result<LimitState> {
-    let memory = states.iter().find_map(|state| match state.limit {
-        GroupLimit::Memory(bytes) if state.strength == Strength::Hard => Some(bytes),
-        _ => None,
-    });
+    let memory = states
+        .iter()
+        .filter(|state| state.strength == Strength::Hard)
+        .find_map(|state| if let GroupLimit::Memory(bytes) = state.limit { Some(bytes) } else { None });
     let mut state = LimitState::wanted(limit, Need::Required);
     let mut first: Option<Refused> = None;
     for (rung, lowered) in
@@ -315,10 +319,10 @@ fn legacy_steps(
     limit: &GroupLimit,
     states: &[LimitState],
 ) -> StdResult<String, Refused> {
-    let swap = states.iter().find_map(|state| match state.limit {
-        GroupLimit::Swap(bytes) if state.strength == Strength::Hard => Some(bytes),
-        _ => None,
-    });
+    let swap = states
+        .iter()
+        .filter(|state| state.strength == Strength::Hard)
+        .find_map(|state| if let GroupLimit::Swap(bytes) = state.limit { Some(bytes) } else { None });
     let (GroupLimit::Memory(memory), Some(swap)) = (limit, swap) else { return steps_in(dir, steps) };
     let Ok((Deed::Files { steps: both, .. }, ..)) = lower_legacy(&GroupLimit::Swap(swap), Some(*memory))
     else {
