@@ -7,23 +7,32 @@
 mod support;
 
 #[cfg(test)]
+#[path = "support/cgroup.rs"]
+#[expect(clippy::allow_attributes, reason = "which helpers are unused differs from file to file")]
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod groups;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
-    use std::io::{BufRead, BufReader, Read, Write};
-    use std::path::{Path, PathBuf};
+    use std::io::{BufRead, BufReader, Write, stdout};
+    use std::path::PathBuf;
     use std::process;
     use std::thread;
     use std::time::Duration;
 
-    use nix::sys::signal::Signal;
+    use nix::sys::signal::{Signal, raise};
     use ringfence::host::Cgroups;
     use ringfence::{
         Builder, Child, Core, CpuQuota, CpuSet, DeviceNumber, DeviceRule, ErrorKind, FrozenBy, GroupLimit,
-        Host, Init, IoMax, Launch, LimitKind, LimitRung, LimitState, Sandbox, Stdio, Step, Strength, Verdict,
-        prefer,
+        Host, Init, IoMax, Launch, LimitKind, LimitRung, Sandbox, Stdio, Step, Strength, Verdict, prefer,
     };
 
+    use super::groups::{
+        AFFINITY, BOMB, BUSY, GROW, MIB, TOUCH, all_roots, cpu, group, groups_of, line, python, stands_still,
+        state, ticking, with,
+    };
     use super::support::{again, alone, is_root, role, said, shell, skipped, system, test_name, watchdog};
 
     /// The hierarchies, where root finds all of these controllers in version 1.
@@ -49,61 +58,12 @@ mod tests {
         }};
     }
 
-    fn with(builder: Builder, cgroups: Cgroups) -> Sandbox {
-        Sandbox::new(builder.policy().unwrap(), Host::probe().with_cgroups(cgroups)).unwrap()
-    }
-
     /// As on a machine without version 2.
     fn without_unified(builder: Builder, cgroups: &Cgroups) -> Sandbox {
         let mut cgroups = cgroups.clone();
         cgroups.unified = None;
         with(builder, cgroups)
     }
-
-    fn python(sandbox: &Sandbox, script: &str) -> ringfence::Command {
-        let mut command = sandbox.command("/usr/bin/python3");
-        command.args(["-c", script]);
-        command
-    }
-
-    fn state(child: &[LimitState], kind: LimitKind) -> LimitState {
-        child.iter().find(|state| state.limit.kind() == kind).expect("a state").clone()
-    }
-
-    /// The group of a process in the hierarchy with this controller.
-    fn group(cgroups: &Cgroups, pid: u32, controller: &str) -> PathBuf {
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-        let line =
-            text.lines().find(|line| line.split(':').nth(1).unwrap().split(',').any(|c| c == controller));
-        let path = line.unwrap().splitn(3, ':').nth(2).unwrap();
-        cgroups.legacy_with(controller).unwrap().mount.join(path.trim_start_matches('/'))
-    }
-
-    /// Groups of this process below every parent that it could have.
-    fn groups_of(pid: u32) -> Vec<PathBuf> {
-        let cgroups = Host::probe().cgroups().clone();
-        let own = cgroups.legacy.iter().filter_map(|legacy| legacy.own.clone());
-        let unified =
-            cgroups.unified.iter().flat_map(|unified| unified.groups.iter().map(|g| g.directory.clone()));
-        let parents: BTreeSet<PathBuf> = own.chain(unified).collect();
-        let entries = parents.iter().flat_map(|parent| fs::read_dir(parent).unwrap());
-        let prefix = format!("ringfence-{pid}-");
-        entries
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(&prefix))
-            .collect()
-    }
-
-    fn line(child: &mut Child) -> String {
-        let stream = child.stdout.as_mut().unwrap();
-        let (mut text, mut byte) = (String::new(), [0]);
-        while stream.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
-            text.push(char::from(byte[0]));
-        }
-        text
-    }
-
-    const MIB: u64 = 1 << 20;
 
     #[test]
     fn every_limit_is_in_its_file_before_the_program_runs() {
@@ -156,12 +116,11 @@ mod tests {
     fn a_fork_bomb_stays_within_its_processes() {
         let _watchdog = watchdog(60);
         legacy!("pids");
-        let bomb = "import os, time\nmade = 0\ntry:\n  while made < 200:\n    if os.fork() == 0: time.sleep(60); os._exit(0)\n    made += 1\nexcept OSError as e: print(made, e.errno)";
-        let outcome = python(&system().processes(20).build().unwrap(), bomb).output().unwrap();
+        let outcome = python(&system().processes(20).build().unwrap(), BOMB).output().unwrap();
         // Init and the first process are counted too.
         assert_eq!(said(&outcome).trim(), format!("18 {}", libc::EAGAIN));
         assert_eq!(outcome.stats.unwrap().processes.refused, Some(1));
-        let free = python(&system().own_cgroup(()).build().unwrap(), bomb).output().unwrap();
+        let free = python(&system().own_cgroup(()).build().unwrap(), BOMB).output().unwrap();
         assert_eq!(said(&free).trim(), "", "without the limit it makes them all");
     }
 
@@ -169,17 +128,16 @@ mod tests {
     fn memory_beyond_the_limit_ends_the_program() {
         let _watchdog = watchdog(60);
         legacy!("memory");
-        let touch = "b = bytearray(200 << 20)\nfor i in range(0, len(b), 4096): b[i] = 1\nprint('done')";
         for launch in [Launch::Image, Launch::Copy] {
             let builder = system().memory(64 * MIB).swap(0).launch(launch);
-            let outcome = python(&builder.build().unwrap(), touch).output().unwrap();
+            let outcome = python(&builder.build().unwrap(), TOUCH).output().unwrap();
             let ended = Verdict::Signaled { signal: Signal::SIGKILL as i32, core: Core::None };
             assert!(outcome.verdict() == ended && outcome.stdout.is_empty(), "{launch:?} {outcome:?}");
             let stats = outcome.stats.unwrap();
             assert!(stats.memory.oom_kills >= Some(1), "{stats:?}");
             assert!(stats.memory.peak.unwrap() <= 64 * MIB, "{stats:?}");
         }
-        let free = python(&system().memory(400 * MIB).swap(0).build().unwrap(), touch).output().unwrap();
+        let free = python(&system().memory(400 * MIB).swap(0).build().unwrap(), TOUCH).output().unwrap();
         assert_eq!(said(&free).trim(), "done");
     }
 
@@ -196,19 +154,16 @@ mod tests {
         }
     }
 
-    const AFFINITY: &str = "import os; print(sorted(os.sched_getaffinity(0)))";
-
     #[test]
     fn a_quota_throttles() {
         let _watchdog = watchdog(120);
         legacy!("cpu", "cpuacct");
-        let busy = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass";
         let builder = system().cpu(CpuQuota::percent(20)).own_cgroup(());
-        let outcome = python(&builder.build().unwrap(), busy).output().unwrap();
-        let cpu = outcome.stats.unwrap().cpu;
-        assert!(cpu.throttled_periods.unwrap() > 0 && cpu.throttled.unwrap() > Duration::ZERO, "{cpu:?}");
-        assert!(cpu.user.unwrap() + cpu.system.unwrap() > Duration::from_millis(250), "{cpu:?}");
-        let free = python(&system().own_cgroup(()).build().unwrap(), busy).output().unwrap();
+        let outcome = python(&builder.build().unwrap(), BUSY).output().unwrap();
+        let used = outcome.stats.unwrap().cpu;
+        assert!(used.throttled_periods.unwrap() > 0 && used.throttled.unwrap() > Duration::ZERO, "{used:?}");
+        assert!(used.user.unwrap() + used.system.unwrap() > Duration::from_millis(250), "{used:?}");
+        let free = python(&system().own_cgroup(()).build().unwrap(), BUSY).output().unwrap();
         assert_eq!(free.stats.unwrap().cpu.throttled_periods, Some(0));
     }
 
@@ -231,21 +186,6 @@ mod tests {
             assert_eq!(said(&outcome), "null\n", "cgroup v2");
         }
         assert_eq!(said(&shell(&system().build().unwrap(), script).output().unwrap()), "null\nzero\n");
-    }
-
-    /// A program that writes a line every few milliseconds.
-    fn ticking(sandbox: &Sandbox) -> Child {
-        let script = "(while :; do echo tick; sleep 0.01; done) & wait";
-        let mut child = shell(sandbox, script).stdout(Stdio::piped()).spawn().unwrap();
-        assert_eq!(line(&mut child), "tick");
-        child
-    }
-
-    /// Whether the program's line of /proc says that it uses no CPU time over a while.
-    fn stands_still(child: &Child) -> bool {
-        let used = || child.stats().unwrap().cpu;
-        let (before, _) = (used(), thread::sleep(Duration::from_millis(200)));
-        before == used()
     }
 
     #[test]
@@ -284,8 +224,7 @@ mod tests {
         let _watchdog = watchdog(60);
         legacy!("memory", "cpuacct", "pids");
         let sandbox = system().own_cgroup(()).build().unwrap();
-        let script = "import sys, os, time\nprint('a', flush=True)\nsys.stdin.readline()\nb = bytearray(50 << 20)\nif os.fork() == 0: time.sleep(100)\nprint('b', flush=True)\nsys.stdin.readline()";
-        let mut command = python(&sandbox, script);
+        let mut command = python(&sandbox, GROW);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         assert_eq!(line(&mut child), "a");
         let before = child.stats().unwrap();
@@ -296,7 +235,7 @@ mod tests {
         let grown = after.memory.current.unwrap().saturating_sub(before.memory.current.unwrap());
         assert!((45 * MIB..60 * MIB).contains(&grown), "{before:?} {after:?}");
         assert!(after.memory.peak >= after.memory.current && after.memory.faults > before.memory.faults);
-        assert!(after.cpu.user > Some(Duration::ZERO), "{after:?}");
+        assert!(cpu(after) > Duration::ZERO, "{after:?}");
         child.kill().unwrap();
         let outcome = child.wait().unwrap();
         let last = outcome.stats.unwrap();
@@ -375,13 +314,13 @@ mod tests {
             let child = child.unwrap();
             // It cannot see its caller's end.
             child.freeze().unwrap();
-            nix::sys::signal::raise(Signal::SIGKILL).unwrap();
+            raise(Signal::SIGKILL).unwrap();
         }
         if let Some(role) = role() {
             let sandbox = system().processes(50).own_cgroup(()).build().unwrap();
             if role == "living" {
                 let child = sandbox.command("sleep").arg("1000").spawn().unwrap();
-                println!("living");
+                writeln!(stdout(), "living").unwrap();
                 thread::sleep(Duration::from_secs(60));
                 drop(child);
             }
@@ -512,10 +451,7 @@ mod tests {
             let builder = || system().processes(50).memory(64 * MIB).launch(launch);
             for sandbox in [with(builder(), cgroups.clone()), without_unified(builder(), &cgroups)] {
                 let text = said(&shell(&sandbox, "cat /proc/self/cgroup").output().unwrap());
-                for line in text.lines() {
-                    let path = line.splitn(3, ':').nth(2).unwrap();
-                    assert_eq!(Path::new(path), Path::new("/"), "{text}");
-                }
+                all_roots(&text);
             }
         }
     }

@@ -78,7 +78,13 @@ fn prctl(context: &mut Context<'_>, option: (u64, &'static str), value: (u64, &s
 
 /// Limits of the process. The number of open files waits for the last descriptor, that of processes for init's fork.
 pub(super) fn limits(context: &mut Context<'_>) {
-    for limit in context.policy.limits.clone() {
+    for mut limit in context.policy.limits.clone() {
+        // One of the tree that may come down to the same call is set before: what follows must not ask for more.
+        if let Some(most) =
+            context.policy.cgroup.processes().filter(|_| limit.resource == Resource::Processes)
+        {
+            (limit.soft, limit.hard) = (limit.soft.min(most), limit.hard.min(most));
+        }
         let (number, name) = limit.resource.number();
         if matches!(limit.resource, Resource::OpenFiles | Resource::Processes) {
             let outcome = (limit.need == Need::Preferred).then(|| context.outcome(Step::Limits, name.into()));

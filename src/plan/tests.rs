@@ -1,5 +1,6 @@
 //! Tests of the plan: golden dry runs, and the model run through every failure of every call. They must not make a call.
 
+mod cgroup;
 mod explore;
 mod findings;
 mod golden;

@@ -6,8 +6,8 @@ use std::result::Result as StdResult;
 use super::lower::{self, Lowered};
 use super::{Deed, GroupPlan, Join, LegacyPlace, LimitPlan, LimitRung, Rung, Strength, UnifiedPlace, When};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::host::{Answer, Cgroups, Features, Host, LEAF, UnifiedGroup};
-use crate::policy::{Cgroup, GroupLimit, LimitKind, Need, OwnGroup, Policy, Resource, Wanted};
+use crate::host::{Answer, Cgroups, Features, Host, KernelVersion, LEAF, UnifiedGroup};
+use crate::policy::{Cgroup, GroupLimit, Need, OwnGroup, Policy, Resource, Wanted};
 
 /// Hierarchies of version 1 that count something, for a group that was asked for as such.
 const ACCOUNTS: [&str; 5] = ["memory", "cpu", "cpuacct", "blkio", "pids"];
@@ -26,17 +26,14 @@ pub(in crate::plan) fn choose(policy: &Policy, host: &Host) -> Result<Option<Gro
     named_parents(wanted, cgroups)?;
     let needed = needed(wanted);
     let place = unified_parent(wanted, cgroups, &needed);
-    let memory = match wanted.find(LimitKind::Memory).map(|wanted| &wanted.value) {
-        Some(GroupLimit::Memory(bytes)) => Some(*bytes),
-        _ => None,
-    };
+    let memory = wanted.memory();
     let mut limits = Vec::new();
     for Wanted { value, need } in &wanted.limits {
         let rungs = vec![
             of(LimitRung::CgroupV2, in_unified(value, &place)),
             of(LimitRung::Systemd, Err("not built in".into())),
             of(LimitRung::CgroupV1, in_legacy(value, memory, wanted, cgroups)),
-            of(LimitRung::ResourceLimit, by_resource(value)),
+            of(LimitRung::ResourceLimit, by_resource(value, policy)),
         ];
         limits.push(LimitPlan { limit: value.clone(), need: *need, rungs });
     }
@@ -45,7 +42,7 @@ pub(in crate::plan) fn choose(policy: &Policy, host: &Host) -> Result<Option<Gro
     for plan in &limits {
         possible(plan)?;
     }
-    let legacy = legacy_places(&limits, wanted, cgroups, place.is_ok());
+    let legacy = legacy_places(&limits, wanted, cgroups, &place);
     let (unified, no_unified) = match place {
         Ok(place) => (Some(enabling(place, &limits, wanted)), None),
         Err(why) => (None, Some(why)),
@@ -65,13 +62,17 @@ pub(in crate::plan) fn choose(policy: &Policy, host: &Host) -> Result<Option<Gro
         let error = Error::new(ErrorKind::Unsupported, Step::Cgroup, "a group of its own");
         return Err(error.detail(format!("cgroup v2: {why}; cgroup v1: no hierarchy that can be used")));
     }
-    let join = join(host, unified.is_some(), !legacy.is_empty());
+    let join = join(host, &limits, unified.as_ref(), &legacy);
     Ok(Some(GroupPlan { limits, group, unified, legacy, join, own: wanted.own, no_unified }))
 }
 
-fn join(host: &Host, unified: bool, legacy: bool) -> Join {
+fn join(host: &Host, limits: &[LimitPlan], unified: Option<&UnifiedPlace>, legacy: &[LegacyPlace]) -> Join {
+    let (unified, legacy) = (unified.is_some(), !legacy.is_empty());
     let features = host.features();
-    let into = unified && features.contains(Features::CLONE3 | Features::CLONE_INTO_CGROUP);
+    // Before Linux 6.4 (42a11bf5c543, taken back to some older ones) a child that is made in a group keeps its parent's CPUs.
+    let cpuset = |plan: &LimitPlan| matches!(plan.limit, GroupLimit::Cpus(_) | GroupLimit::Mems(_));
+    let keeps = host.kernel() < KernelVersion::new(6, 4, 0) && limits.iter().any(cpuset);
+    let into = unified && !keeps && features.contains(Features::CLONE3 | Features::CLONE_INTO_CGROUP);
     match (into, unified || legacy) {
         (true, _) if legacy => Join::CloneAndAttach,
         (true, _) => Join::Clone,
@@ -115,13 +116,16 @@ fn named_parents(wanted: &Cgroup, cgroups: &Cgroups) -> Result<()> {
     Ok(())
 }
 
-/// The controllers of version 2 that the limits need.
+/// The controllers of version 2 that a parent should have: what the limits need, and what counts.
 fn needed(wanted: &Cgroup) -> Vec<&'static str> {
     let mut all: Vec<&'static str> = Vec::new();
     for limit in &wanted.limits {
         if let Ok((Deed::Files { controller, .. }, ..)) = lower::unified(&limit.value) {
             all.push(controller);
         }
+    }
+    if wanted.group.is_some() {
+        all.extend(ENABLED);
     }
     all.sort_unstable();
     all.dedup();
@@ -246,20 +250,20 @@ fn in_legacy(limit: &GroupLimit, memory: Option<u64>, wanted: &Cgroup, cgroups: 
     Ok(lowered)
 }
 
-fn by_resource(limit: &GroupLimit) -> Lowered {
-    let (resource, value, caveat) = match limit {
-        GroupLimit::Memory(bytes) => (
-            Resource::AddressSpace,
-            *bytes,
-            "it bounds the address space of each process, not the tree's memory",
-        ),
-        GroupLimit::Processes(count) => (
-            Resource::Processes,
-            *count,
-            "it bounds the processes of the program's uid in its user namespace, not the tree",
-        ),
-        _ => return Err("there is none like it".into()),
+/// The program's own limit of the same kind may be lower already.
+fn by_resource(limit: &GroupLimit, policy: &Policy) -> Lowered {
+    const MEMORY: &str = "it bounds the address space of each process, not the tree's memory";
+    const PROCESSES: &str =
+        "it bounds the processes of the program's uid in its user namespace, not the tree";
+    let (resource, value, caveat) = if let GroupLimit::Memory(bytes) = limit {
+        (Resource::AddressSpace, *bytes, MEMORY)
+    } else if let GroupLimit::Processes(count) = limit {
+        (Resource::Processes, *count, PROCESSES)
+    } else {
+        return Err("there is none like it".into());
     };
+    let own = policy.limits.iter().find(|limit| limit.resource == resource);
+    let value = own.map_or(value, |own| own.hard.min(value));
     Ok((Deed::Limit { resource, value }, Strength::Approximate, Some(caveat)))
 }
 
@@ -268,7 +272,7 @@ fn legacy_places(
     limits: &[LimitPlan],
     wanted: &Cgroup,
     cgroups: &Cgroups,
-    unified: bool,
+    unified: &StdResult<Parent<'_>, Reason>,
 ) -> Vec<LegacyPlace> {
     let mut uses: Vec<(&str, When)> = Vec::new();
     for plan in limits {
@@ -285,7 +289,7 @@ fn legacy_places(
         uses.push(("cpuacct", When::Always));
     }
     // Version 2 freezes and kills by itself.
-    if !unified {
+    if unified.is_err() {
         uses.push(("freezer", When::Always));
     }
     let mut places: Vec<LegacyPlace> = Vec::new();

@@ -22,6 +22,7 @@ use super::super::compile;
 use super::super::tail;
 use super::super::window;
 use super::super::write_ops;
+use super::cgroup;
 use super::hosts;
 use super::policies;
 use crate::host::Host;
@@ -74,6 +75,7 @@ fn all() -> Vec<(String, String)> {
         }
     }
     list.extend(commands());
+    list.extend(cgroup::goldens());
     list
 }
 

@@ -25,15 +25,8 @@ pub(in crate::policy) fn check(cgroup: &Cgroup, mistakes: &mut Vec<Mistake>) {
     }
 }
 
-fn memory(cgroup: &Cgroup) -> Option<u64> {
-    match cgroup.find(LimitKind::Memory).map(|wanted| &wanted.value) {
-        Some(GroupLimit::Memory(bytes)) => Some(*bytes),
-        _ => None,
-    }
-}
-
 fn fault(limit: &GroupLimit, cgroup: &Cgroup) -> Option<&'static str> {
-    let above_max = |bytes: u64| memory(cgroup).is_some_and(|max| bytes > max);
+    let above_max = |bytes: u64| cgroup.memory().is_some_and(|max| bytes > max);
     let weight = |weight: u64| !(1..=10_000).contains(&weight);
     match limit {
         GroupLimit::Memory(bytes) if *bytes < PAGE => Some("less than a page: no program could run"),
@@ -72,7 +65,22 @@ fn fault(limit: &GroupLimit, cgroup: &Cgroup) -> Option<&'static str> {
         {
             Some("no name of an interface: 1 to 15 bytes without a blank or slash")
         }
-        _ => None,
+        GroupLimit::Memory(_)
+        | GroupLimit::MemoryHigh(_)
+        | GroupLimit::MemoryLow(_)
+        | GroupLimit::MemoryMin(_)
+        | GroupLimit::Swap(_)
+        | GroupLimit::OomGroup
+        | GroupLimit::Processes(_)
+        | GroupLimit::CpuWeight(_)
+        | GroupLimit::CpuBurst(_)
+        | GroupLimit::Cpus(_)
+        | GroupLimit::Mems(_)
+        | GroupLimit::IoWeight(_)
+        | GroupLimit::Hugetlb { .. }
+        | GroupLimit::Devices(_)
+        | GroupLimit::NetClass(_)
+        | GroupLimit::NetPriority { .. } => None,
     }
 }
 

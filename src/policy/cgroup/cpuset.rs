@@ -32,6 +32,12 @@ impl CpuSet {
         self.0.iter().copied()
     }
 
+    /// Whether the number is one of them.
+    #[must_use]
+    pub fn contains(&self, number: u32) -> bool {
+        self.0.contains(&number)
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

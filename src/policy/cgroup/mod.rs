@@ -49,6 +49,18 @@ impl Cgroup {
         self.limits.iter().find(|wanted| wanted.value.kind() == sort)
     }
 
+    /// The number of processes.
+    pub(crate) fn processes(&self) -> Option<u64> {
+        let value = &self.find(LimitKind::Processes)?.value;
+        if let GroupLimit::Processes(count) = value { Some(*count) } else { None }
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        let value = &self.find(LimitKind::Memory)?.value;
+        if let GroupLimit::Memory(bytes) = value { Some(*bytes) } else { None }
+    }
+
     /// Replaces a limit of the same sort.
     pub(crate) fn put(&mut self, wanted: Wanted<GroupLimit>) {
         self.limits.retain(|other| !other.value.replaces(&wanted.value));

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::dir::Dir;
 use super::files::{self, Refused};
+use super::remove;
 use super::report::LimitState;
 use super::{Group, legacy_dir, name, needs_hard};
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -61,8 +62,15 @@ impl Maker<'_> {
         if let Some(place) = &self.plan.unified {
             match Dir::make(&place.parent, &self.group.name) {
                 Ok(dir) => {
-                    self.group.unified = Some(dir);
                     self.unified = Ok(enable(place, self.plan.own));
+                    match takes_processes(&dir) {
+                        Ok(()) => self.group.unified = Some(dir),
+                        Err(refused) => {
+                            remove::remove(dir.path());
+                            self.unified = Err(refused.text());
+                            first = Some(refused);
+                        }
+                    }
                 }
                 Err(refused) => {
                     self.unified = Err(refused.text());
@@ -135,26 +143,30 @@ impl Maker<'_> {
             }
             Deed::Files { controller, steps } => {
                 let dir = match rung {
-                    LimitRung::CgroupV2 => {
-                        if let Ok(missing) = &self.unified
-                            && let Some((_, refused)) = missing.iter().find(|(name, _)| name == controller)
-                        {
-                            return Err(Failed::Refused(refused.clone()));
-                        }
-                        self.unified_dir()?
-                    }
-                    _ => {
-                        let has =
-                            |place: &&LegacyPlace| place.controllers.iter().any(|name| name == controller);
-                        let place = self.plan.legacy.iter().find(has);
-                        let place = place.ok_or_else(|| Failed::Other("it was not planned".into()))?;
-                        legacy_dir(&mut self.group.legacy, place, &self.group.name)
-                            .map_err(Failed::Refused)?
+                    LimitRung::CgroupV2 => self.enabled(controller)?,
+                    LimitRung::Systemd | LimitRung::CgroupV1 | LimitRung::ResourceLimit => {
+                        self.legacy_dir(controller)?
                     }
                 };
                 steps_in(dir, steps).map(Some).map_err(Failed::Refused)
             }
         }
+    }
+
+    /// The group of version 2, if the controller could be enabled for it.
+    fn enabled(&self, controller: &str) -> StdResult<&Dir, Failed> {
+        let missing = self.unified.iter().flatten().find(|(name, _)| *name == controller);
+        match missing {
+            Some((_, refused)) => Err(Failed::Refused(refused.clone())),
+            None => self.unified_dir(),
+        }
+    }
+
+    fn legacy_dir(&mut self, controller: &str) -> StdResult<&Dir, Failed> {
+        let has = |place: &&LegacyPlace| place.controllers.iter().any(|name| name == controller);
+        let place = self.plan.legacy.iter().find(has);
+        let place = place.ok_or_else(|| Failed::Other("it was not planned".into()))?;
+        legacy_dir(&mut self.group.legacy, place, &self.group.name).map_err(Failed::Refused)
     }
 
     fn unified_dir(&self) -> StdResult<&Dir, Failed> {
@@ -195,19 +207,39 @@ fn device_program(dir: &Dir, rules: &[DeviceRule]) -> StdResult<Option<String>, 
 
 /// Enables what is needed in the parent, one by one, so that each refusal has its file; what could not be.
 fn enable(place: &UnifiedPlace, own: OwnGroup) -> Vec<(&'static str, Refused)> {
-    let file = place.parent.join("cgroup.subtree_control");
-    let mut missing = Vec::new();
-    for name in &place.enable {
-        let text = format!("+{name}");
-        let mut written = files::write(&file, &text);
-        if own == OwnGroup::Manage && written.as_ref().is_err_and(|refused| refused.errno == libc::EBUSY) {
-            written = move_to_leaf(&place.parent).and_then(|()| files::write(&file, &text));
-        }
-        if let Err(refused) = written {
-            missing.push((*name, refused));
-        }
+    if place.enable.is_empty() {
+        return Vec::new();
     }
-    missing
+    let mut free = is_free(&place.parent);
+    if free.is_err() && own == OwnGroup::Manage {
+        free = move_to_leaf(&place.parent).and_then(|()| is_free(&place.parent));
+    }
+    let file = place.parent.join("cgroup.subtree_control");
+    let enable = |name: &&'static str| {
+        let written = free.clone().and_then(|()| files::write(&file, &format!("+{name}")));
+        written.err().map(|refused| (*name, refused))
+    };
+    place.enable.iter().filter_map(enable).collect()
+}
+
+/// Only a group without processes may enable controllers, the root excepted. For some controllers the kernel would take the
+/// write, and make threads' groups of those below, which hold no process (the kernel's admin-guide/cgroup-v2, "Threads").
+fn is_free(parent: &Path) -> StdResult<(), Refused> {
+    let is_root = matches!(parent.join("cgroup.type").try_exists(), Ok(false));
+    let file = parent.join("cgroup.procs");
+    if is_root || files::read(&file)?.trim().is_empty() {
+        return Ok(());
+    }
+    Err(Refused::new(&file, "read", libc::EBUSY))
+}
+
+/// A group below one of threads takes no process.
+fn takes_processes(dir: &Dir) -> StdResult<(), Refused> {
+    let file = dir.path().join("cgroup.type");
+    if files::read(&file)?.trim() == "domain" {
+        return Ok(());
+    }
+    Err(Refused::new(&file, "read", libc::EOPNOTSUPP))
 }
 
 /// The leaf that this process lives in, and whose it is.
@@ -228,10 +260,10 @@ fn move_to_leaf(parent: &Path) -> StdResult<(), Refused> {
 
 /// A limit of a group that is there.
 pub(super) fn change(group: &Group, limit: &GroupLimit, states: &[LimitState]) -> Result<LimitState> {
-    let memory = states.iter().find_map(|state| match state.limit {
-        GroupLimit::Memory(bytes) if state.strength == Strength::Hard => Some(bytes),
-        _ => None,
-    });
+    let memory = states
+        .iter()
+        .filter(|state| state.strength == Strength::Hard)
+        .find_map(|state| if let GroupLimit::Memory(bytes) = state.limit { Some(bytes) } else { None });
     let mut state = LimitState::wanted(limit, Need::Required);
     let mut first: Option<Refused> = None;
     for (rung, lowered) in
@@ -287,10 +319,10 @@ fn legacy_steps(
     limit: &GroupLimit,
     states: &[LimitState],
 ) -> StdResult<String, Refused> {
-    let swap = states.iter().find_map(|state| match state.limit {
-        GroupLimit::Swap(bytes) if state.strength == Strength::Hard => Some(bytes),
-        _ => None,
-    });
+    let swap = states
+        .iter()
+        .filter(|state| state.strength == Strength::Hard)
+        .find_map(|state| if let GroupLimit::Swap(bytes) = state.limit { Some(bytes) } else { None });
     let (GroupLimit::Memory(memory), Some(swap)) = (limit, swap) else { return steps_in(dir, steps) };
     let Ok((Deed::Files { steps: both, .. }, ..)) = lower_legacy(&GroupLimit::Swap(swap), Some(*memory))
     else {

@@ -59,10 +59,8 @@ pub(super) fn lock(path: &Path) -> StdResult<Flock<OwnedFd>, (&'static str, Opti
     if fd.as_raw_fd() < 3 {
         fd = sys::duplicate(fd.as_raw_fd(), 3).map_err(|errno| ("fcntl", Some(errno)))?;
     }
-    Flock::lock(fd, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => ("flock", None),
-        errno => ("flock", Some(errno as i32)),
-    })
+    Flock::lock(fd, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| ("flock", (errno != Errno::EWOULDBLOCK).then_some(errno as i32)))
 }
 
 /// A new group of version 1's cpuset has no CPU and no memory node, and then takes no process (cpusets(7)).

@@ -45,7 +45,7 @@ pub(super) fn remedy(refused: &Refused) -> Option<String> {
     if let Some(seen) = &refused.seen {
         return Some(format!("the file shows {seen:?} after the write"));
     }
-    let enables = refused.file.ends_with("cgroup.subtree_control");
+    let enables = ["cgroup.subtree_control", "cgroup.procs"].iter().any(|name| refused.file.ends_with(name));
     (enables && refused.errno == libc::EBUSY).then(|| {
         "processes are in that group, and so it can enable nothing for groups in it: run the caller in a subgroup of a unit \
          with Delegate=yes, name a cgroup_parent(), or say manage_own_cgroup()"

@@ -30,8 +30,8 @@ use self::dir::Dir;
 use self::files::Refused;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::host::{Features, Host};
-use crate::plan::{GroupPlan, Join, LegacyPlace, Plan};
-use crate::policy::{GroupLimit, Need, Resource};
+use crate::plan::{GroupPlan, Join, LegacyPlace, Plan, Strength};
+use crate::policy::{CpuSet, GroupLimit, Need, Resource};
 use crate::sys::{self, CloneHow};
 
 /// The group of one hierarchy of version 1.
@@ -95,6 +95,7 @@ impl Group {
     pub(super) fn confirm(&self, init: i32, program: i32) -> Result<Vec<LimitState>> {
         for pid in [init, program] {
             self.verify(pid)?;
+            self.verify_cpuset(pid)?;
         }
         self.bound_program(program);
         Ok(self.states())
@@ -130,6 +131,30 @@ impl Group {
             };
             if ours && Path::new(path).file_name().is_none_or(|name| name != self.name.as_str()) {
                 return wrong(line);
+            }
+        }
+        Ok(())
+    }
+
+    /// The process may use no other CPU or memory node than its group: some kernels make a child in a group and leave it
+    /// its parent's.
+    fn verify_cpuset(&self, pid: i32) -> Result<()> {
+        let file = PathBuf::from(format!("/proc/{pid}/status"));
+        let states = self.states();
+        let held = states.iter().filter(|state| state.strength == Strength::Hard);
+        for state in held {
+            let (limit, name) = if let GroupLimit::Cpus(set) = &state.limit {
+                (set, "Cpus_allowed_list:")
+            } else if let GroupLimit::Mems(set) = &state.limit {
+                (set, "Mems_allowed_list:")
+            } else {
+                continue;
+            };
+            let text = files::read(&file).map_err(|refused| refused.error())?;
+            let seen = text.lines().find_map(|line| CpuSet::parse(line.strip_prefix(name)?));
+            if !seen.as_ref().is_some_and(|seen| seen.iter().all(|number| limit.contains(number))) {
+                let error = Error::new(ErrorKind::Setup, Step::Verify, file);
+                return Err(error.detail(format!("{name} {seen:?}, wanted no more than {limit}")));
             }
         }
         Ok(())
