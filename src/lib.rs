@@ -69,8 +69,9 @@ pub use policy::{
     Tmpfs, Wanted, Width, prefer,
 };
 pub use process::{
-    Child, ChildStderr, ChildStdin, ChildStdout, Command, Core, ExitStatus, Held, Outcome, Sandbox, Stdio,
-    Usage, Verdict,
+    Broker, Child, ChildStderr, ChildStdin, ChildStdout, Command, ConnectDecision, ConnectRequest, Core,
+    ExecDecision, ExecRequest, ExitStatus, Held, OpenDecision, OpenPurpose, OpenRequest, Outcome,
+    PeerAddress, Sandbox, Stdio, Usage, Verdict,
 };
 pub use spawn::{
     CallError, Enforcement, FilterState, LandlockPath, LandlockPathState, LandlockPort, LandlockState,
