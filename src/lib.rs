@@ -37,7 +37,9 @@
 //! The crate changes nothing of its caller: no directory, mask, environment, signal, mount or id. It keeps at most two threads
 //! of its own, made when they are first needed: `ringfence-watch` ends a child that was stopped in the window, and
 //! `ringfence` clones programs that are PID 1 themselves ([`Init::Program`]), as the kernel ties their life to the thread
-//! that cloned them.
+//! that cloned them. Beside them, each child whose filter notifies or kills ([`Action::Notify`], [`Action::KillProcess`]; the
+//! default filter does neither) has a thread `ringfence-super` for as long as it lives, and what a [`Broker`] has started for
+//! it one `ringfence-exec` each.
 //!
 //! # Kernels
 //!

@@ -12,11 +12,13 @@ mod tests {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::{SocketAddr, UnixListener};
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
+    use std::process;
     use std::sync::{Arc, Mutex};
     use std::thread;
     use std::time::{Duration, Instant};
 
+    use nix::sys::socket::{Backlog, listen};
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;
     use ringfence::{
@@ -58,25 +60,31 @@ mod tests {
         text.lines().map(str::to_owned).collect()
     }
 
-    #[test]
-    fn allowed_files_are_opened_and_no_other() {
-        let scratch = Scratch::new();
-        let (data, other) = (scratch.file("data", "contents"), scratch.file("other", "secret"));
-        let below = scratch.directory("below");
-        fs::write(below.join("deep"), "from below").unwrap();
-        let (allowed, root) = (data.clone(), below.clone());
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let list = Arc::clone(&seen);
-        let broker = opening(move |request| {
+    type Asked = Arc<Mutex<Vec<(PathBuf, OpenPurpose, bool)>>>;
+
+    /// One file to be read, one directory, and one inside.
+    fn data_and_below(data: &Path, below: &Path, seen: &Asked) -> Broker {
+        let (data, below, list) = (data.to_owned(), below.to_owned(), Arc::clone(seen));
+        opening(move |request| {
             list.lock().unwrap().push((request.path.clone(), request.purpose, request.writes()));
-            if request.path == allowed && !request.writes() || request.path.starts_with(&root) {
+            if request.path == data && !request.writes() || request.path.starts_with(&below) {
                 OpenDecision::Open
             } else if request.path.starts_with("/below") {
                 OpenDecision::Inside
             } else {
                 OpenDecision::Refuse(libc::EACCES)
             }
-        });
+        })
+    }
+
+    #[test]
+    fn allowed_files_are_opened_and_no_other() {
+        let scratch = Scratch::new();
+        let (data, other) = (scratch.file("data", "contents"), scratch.file("other", "secret"));
+        let below = scratch.directory("below");
+        fs::write(below.join("deep"), "from below").unwrap();
+        let seen = Arc::default();
+        let broker = data_and_below(&data, &below, &seen);
         let builder = sandbox().bind(&below, "/below", ringfence::Access::ReadOnly);
         let script = format!(
             "d, o, b = '{}', '{}', '{}'\n\
@@ -225,7 +233,7 @@ mod tests {
         let (local, allowed) = (UnixListener::bind(&path).unwrap(), path.clone());
         mode(&path, 0o777);
         symlink(&path, scratch.at("link")).unwrap();
-        let name = format!("ringfence-test-{}", std::process::id());
+        let name = format!("ringfence-test-{}", process::id());
         let hidden = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let expected = name.clone().into_bytes();
         let broker = Broker::new().on_connect(move |request| {
@@ -265,12 +273,10 @@ mod tests {
 
     #[test]
     fn a_connection_that_hangs_is_given_up() {
-        // A listener whose queue is full, so that a local connect blocks.
-        let name = format!("ringfence-full-{}", std::process::id());
-        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        // A listener whose queue is full, so that a connect waits.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+        listen(&listener, Backlog::new(1).unwrap()).unwrap();
         let broker =
             Broker::new().connect_limit(Duration::from_millis(300)).on_connect(|_| ConnectDecision::Connect);
         let script = format!(
@@ -278,7 +284,7 @@ mod tests {
              try: s.connect(('127.0.0.1', {port}))\n  except OSError as e: last = e; break\nprint(errno.errorcode[last.errno])"
         );
         assert_eq!(lines(&run(sandbox(), broker, &script)), ["ETIMEDOUT"]);
-        drop((listener, address));
+        drop(listener);
     }
 
     #[test]

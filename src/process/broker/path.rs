@@ -50,9 +50,9 @@ fn base(call: &NotifiedCall<'_>, directory: i32) -> StdResult<PathBuf, i32> {
             errno: error.raw_os_error().unwrap_or(libc::EIO),
         })
     });
-    seen.map_err(|error| match error {
-        CallError::Refused { errno: libc::ENOENT, .. } => libc::EBADF,
-        error => error.errno(),
+    seen.map_err(|error| {
+        let closed = matches!(error, CallError::Refused { errno: libc::ENOENT, .. });
+        if closed { libc::EBADF } else { error.errno() }
     })
 }
 
