@@ -337,8 +337,10 @@ fn told_kills_do_without_a_listener_where_the_caller_cannot_supervise() {
             assert_eq!(attached.len(), 1, "{name}: {attached:?}");
             let counted = if attached == [0] { &mut plain } else { &mut told };
             *counted += 1;
-            assert_eq!(attached != [0], supervised == 1, "{name}");
+            // Docker's filter hides pidfd_getfd: there no listener is asked for.
+            let can = supervised == 1 && !name.starts_with("docker");
+            assert_eq!(attached != [0], can, "{name}");
         }
     }
-    assert!(told == plain && told > 5, "{told} {plain}");
+    assert!(plain == told + 2 && told > 5, "{told} {plain}");
 }
