@@ -30,8 +30,18 @@ mod tests {
 
     /// What the loader and Python need: the sandbox has it.
     fn system(request: &OpenRequest) -> Option<OpenDecision> {
-        let known = ["/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/python3"];
+        let known = [
+            "/dev/urandom",
+            "/dev/tty",
+            "/dev/pts",
+            "/usr",
+            "/lib",
+            "/lib64",
+            "/etc/ld.so.cache",
+            "/etc/python3",
+        ];
         let is_system = known.iter().any(|place| request.path.starts_with(place)) && !request.writes();
+        let is_system = is_system || request.path == Path::new("/dev/null");
         is_system.then_some(OpenDecision::Inside)
     }
 
@@ -99,7 +109,10 @@ mod tests {
              show(os.open, b + '/new', os.O_CREAT | os.O_EXCL | os.O_WRONLY); show(os.open, b + '/absent', 0)\n\
              show(lambda: os.get_inheritable(os.open(d, os.O_RDONLY | os.O_CLOEXEC)))\n\
              for f in (os.O_RDONLY, os.O_RDONLY | os.O_DIRECTORY, os.O_PATH): show(os.open, b, f)\n\
-             show(os.open, '/below/deep', os.O_WRONLY)",
+             show(os.open, '/below/deep', os.O_WRONLY)\n\
+             show(lambda: os.write(os.open('/dev/null', os.O_WRONLY), b'x'))\n\
+             show(lambda: len(os.read(os.open('/dev/urandom', os.O_RDONLY), 4)))\n\
+             show(os.open, '/dev/tty', os.O_RDONLY); show(os.open, '/dev/pts/ptmx', os.O_RDONLY)",
             data.display(),
             other.display(),
             below.display()
@@ -125,6 +138,10 @@ mod tests {
             "EACCES",
             "EACCES",
             "EROFS",
+            "1",
+            "4",
+            "EACCES",
+            "EACCES",
         ];
         assert_eq!(lines(&run(builder, broker, &script)), wanted);
         assert_eq!(fs::read_to_string(below.join("new")).unwrap(), "made");
@@ -175,7 +192,7 @@ mod tests {
             OpenDecision::OpenFollowingLinks
         });
         let script = format!(
-            "for p in ('/proc/self/environ', '/proc/self/fd/0', '/proc/self/cmdline', '/dev/null', '{0}'):\n  \
+            "for p in ('/proc/self/environ', '/proc/self/fd/0', '/proc/self/cmdline', '/dev/zero', '{0}'):\n  \
              show(os.open, p, os.O_RDONLY)\n\
              show(os.open, '{0}', os.O_WRONLY); show(os.open, '/tmp', os.O_TMPFILE | os.O_RDWR)\n\
              show(read, '/given', os.O_RDONLY)",

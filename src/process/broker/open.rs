@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::result::Result as StdResult;
 use std::sync::Arc;
 
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::{SFlag, fstat, major, minor};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::path::{absolute, below_root, copied, int};
@@ -30,6 +30,9 @@ const FLAGS: i32 = libc::O_ACCMODE
     | libc::O_NONBLOCK
     | libc::O_SYNC
     | libc::O_PATH;
+/// `null`, `zero`, `full`, `random` and `urandom` (mem(4), null(4), random(4)). No terminal: that would be this process's.
+const MEMORY: u64 = 1;
+const HARMLESS: [u64; 5] = [3, 5, 7, 8, 9];
 /// How often a file may appear and vanish while it is opened.
 const TRIES: usize = 4;
 
@@ -80,8 +83,8 @@ impl OpenRequest {
 pub enum OpenDecision {
     /// It fails with this errno.
     Refuse(i32),
-    /// The path is opened in the program's **own** tree (`/proc/PID/root`, `RESOLVE_IN_ROOT`), a regular file or a directory,
-    /// with this process's rights: for what the policy's mounts give the program anyway.
+    /// The path is opened in the program's **own** tree (`/proc/PID/root`, `RESOLVE_IN_ROOT`), a regular file, a directory or
+    /// a device like `/dev/null`, with this process's rights: for what the policy's mounts give the program anyway.
     Inside,
     /// The path is opened from this process's root, **and no part of it may be a symlink** (`RESOLVE_NO_SYMLINKS`).
     Open,
@@ -103,7 +106,8 @@ pub enum OpenDecision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kinds {
     Files,
-    FilesAndDirectories,
+    /// Directories and the memory devices too.
+    Inside,
 }
 
 type Decide = dyn Fn(&OpenRequest) -> OpenDecision + Send + Sync;
@@ -190,7 +194,7 @@ pub(super) fn answer(call: &NotifiedCall<'_>, name: &str, decide: &Decide) -> St
         OpenDecision::Fd(fd) => fd,
         OpenDecision::Inside => {
             let root = root_inside(call)?;
-            let how = (RESOLVE_NO_MAGICLINKS | RESOLVE_IN_ROOT, Kinds::FilesAndDirectories);
+            let how = (RESOLVE_NO_MAGICLINKS | RESOLVE_IN_ROOT, Kinds::Inside);
             carry_out(&root, &request.path, &request, how)?
         }
         OpenDecision::Open => from_root(&request, RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS)?,
@@ -260,14 +264,16 @@ fn from_place(place: OwnedFd, request: &OpenRequest, kinds: Kinds) -> StdResult<
     if flags & libc::O_CREAT != 0 && flags & libc::O_EXCL != 0 {
         return Err(libc::EEXIST);
     }
-    let mode = fstat(&place).map_err(|errno| errno as i32)?.st_mode;
-    let kind = SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
+    let stat = fstat(&place).map_err(|errno| errno as i32)?;
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
     let look = request.purpose == OpenPurpose::Look;
     if kind == SFlag::S_IFLNK && !look {
         return Err(libc::ELOOP);
     }
-    let directory = kind == SFlag::S_IFDIR && kinds == Kinds::FilesAndDirectories;
-    if !look && kind != SFlag::S_IFREG && !directory {
+    let harmless =
+        kind == SFlag::S_IFCHR && major(stat.st_rdev) == MEMORY && HARMLESS.contains(&minor(stat.st_rdev));
+    let inside = kinds == Kinds::Inside && (kind == SFlag::S_IFDIR || harmless);
+    if !look && kind != SFlag::S_IFREG && !inside {
         return Err(libc::EACCES);
     }
     // What it says of "self" is this process's.
