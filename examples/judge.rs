@@ -241,10 +241,11 @@ fn compile(script: &str, source: FileItem, at: &str) -> Result<Result<Vec<u8>, S
         .build()?;
     let outcome =
         sandbox.command("sh").args(["-c", script]).env("PATH", PATH).current_dir("/tmp").output()?;
-    Ok(match outcome.verdict() {
-        Verdict::Exited(0) => Ok(outcome.stdout),
-        Verdict::Exited(_) => Err(String::from_utf8_lossy(&outcome.stderr).into_owned()),
-        other => Err(format!("the compiler: {other}")),
+    let complaint = || String::from_utf8_lossy(&outcome.stderr).into_owned();
+    Ok(match outcome.code() {
+        Some(0) => Ok(outcome.stdout),
+        Some(_) => Err(complaint()),
+        None => Err(format!("the compiler: {}", outcome.verdict())),
     })
 }
 
@@ -347,6 +348,7 @@ fn limits(enforcement: &Enforcement) -> String {
     states.first().map_or_else(|| "none".to_owned(), |state| state.strength.to_string())
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else ends a program is its own fault")]
 fn judgement(outcome: &Outcome, expected: &[u8]) -> Judgement {
     match outcome.verdict() {
         Verdict::Exited(0) => compare(&outcome.stdout, expected),

@@ -25,6 +25,8 @@ use ringfence::{Access, Builder, Child, Command, Mount, Outcome, Resource, Sandb
 const FAILED: u8 = 2;
 /// What a shell shows for a program that SIGKILL ended.
 const KILLED: u8 = 128 + 9;
+/// What a shell shows for a program that SIGSYS ended.
+const REFUSED: u8 = 128 + 31;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const EXAMPLES: &str = "\
 Examples:
@@ -306,6 +308,10 @@ fn exit_code(outcome: &Outcome) -> u8 {
     match outcome.verdict() {
         Verdict::Exited(code) => u8::try_from(code & 0xff).unwrap_or(FAILED),
         Verdict::Signaled { signal, .. } => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        verdict @ Verdict::Refused { .. } => {
+            say(verdict);
+            REFUSED
+        }
         Verdict::Killed => KILLED,
         verdict @ (Verdict::Lost | _) => {
             say(verdict);

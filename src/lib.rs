@@ -42,8 +42,9 @@
 //! Launching changes nothing of its caller: no directory, mask, environment, signal, mount or id. It keeps at most three threads
 //! of its own, made when they are first needed: `ringfence-watch` ends a child that was stopped in the window,
 //! `ringfence-clock` watches the limits of time ([`Builder::wall_time`]), and `ringfence` clones programs that are PID 1
-//! themselves ([`Init::Program`]), as the kernel ties their life to the thread that cloned them. A child whose filter
-//! notifies, or kills, has a thread of its own that supervises it.
+//! themselves ([`Init::Program`]), as the kernel ties their life to the thread that cloned them. Beside them, each child whose
+//! filter notifies or kills ([`Action::Notify`], [`Action::KillProcess`]; the default filter does neither) has a thread
+//! `ringfence-super` for as long as it lives, and what a [`Broker`] has started for it one `ringfence-exec` each.
 //!
 //! # Kernels
 //!
@@ -78,8 +79,9 @@ pub use policy::{
     TimeOffsets, Tmpfs, Wanted, Width, prefer,
 };
 pub use process::{
-    Channel, Child, ChildStderr, ChildStdin, ChildStdout, Clock, Command, Core, ExitStatus, Held, Message,
-    Outcome, RawMode, Sandbox, Stdio, Terminal, Usage, Verdict, WindowSize,
+    Broker, Channel, Child, ChildStderr, ChildStdin, ChildStdout, Clock, Command, ConnectDecision,
+    ConnectRequest, Core, ExecDecision, ExecRequest, ExitStatus, Held, Message, OpenDecision, OpenPurpose,
+    OpenRequest, Outcome, PeerAddress, RawMode, Sandbox, Stdio, Terminal, Usage, Verdict, WindowSize,
 };
 pub use spawn::{
     CallError, CpuStats, Enforcement, FilterState, FrozenBy, IoStats, LandlockPath, LandlockPathState,

@@ -12,15 +12,15 @@ mod tests {
     use std::io::{Read, Write, pipe};
     use std::os::unix::fs::MetadataExt;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Sender, channel};
     use std::sync::{Arc, Mutex};
     use std::thread;
     use std::time::{Duration, Instant};
 
     use ringfence::host::Features;
     use ringfence::{
-        Action, Argument, Builder, CallError, Command, ErrorKind, Filter, Host, Init, Launch, NotifiedCall,
-        OnExec, Outcome, Response, Sandbox, Stdio, Step, SupervisorState, Verdict,
+        Action, Argument, Builder, CallError, Child, Command, ErrorKind, Filter, Host, Init, Launch,
+        NotifiedCall, OnExec, Outcome, Response, Sandbox, Stdio, Step, SupervisorState, Verdict,
     };
 
     use super::support::{alone, descriptors, eventually, said, shell, system, watchdog};
@@ -201,7 +201,7 @@ mod tests {
     }
 
     /// A child whose one call hangs in the callback, until the returned sender is dropped.
-    fn hanging(builder: Builder) -> (ringfence::Child, impl Drop) {
+    fn hanging(builder: Builder) -> (Child, Sender<()>) {
         let sandbox = builder.seccomp(asking(&["getpgid"])).build().unwrap();
         let (hold, held) = channel::<()>();
         let (asked, was_asked) = channel();
@@ -214,11 +214,7 @@ mod tests {
         });
         let child = command.stdout(Stdio::piped()).spawn().unwrap();
         was_asked.recv_timeout(Duration::from_secs(60)).unwrap();
-        struct Hold(#[expect(dead_code, reason = "it is dropped")] std::sync::mpsc::Sender<()>);
-        impl Drop for Hold {
-            fn drop(&mut self) {}
-        }
-        (child, Hold(hold))
+        (child, hold)
     }
 
     #[test]

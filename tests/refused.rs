@@ -42,10 +42,10 @@ mod tests {
 
     #[track_caller]
     fn refused(outcome: &Outcome) -> RefusedCall {
-        match outcome.verdict() {
-            Verdict::Refused { call } => call,
-            verdict => panic!("{verdict:?} {}", String::from_utf8_lossy(&outcome.stderr)),
-        }
+        let Verdict::Refused { call } = outcome.verdict() else {
+            panic!("{:?} {}", outcome.verdict(), String::from_utf8_lossy(&outcome.stderr))
+        };
+        call
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What users hold: the sandbox, its commands, a held child, a running child, an outcome. It must not make decisions of policy.
 
+mod broker;
 mod channel;
 mod child;
 mod clock;
@@ -14,6 +15,10 @@ mod stdio;
 mod terminal;
 mod verdict;
 
+pub use broker::{
+    Broker, ConnectDecision, ConnectRequest, ExecDecision, ExecRequest, OpenDecision, OpenPurpose,
+    OpenRequest, PeerAddress,
+};
 pub use channel::{Channel, Message};
 pub use child::Child;
 pub use clock::Clock;

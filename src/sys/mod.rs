@@ -22,7 +22,8 @@ pub(crate) use message::{DESCRIPTORS, Whole, receive_with_fds};
 pub(crate) use mount::{TreeFlags, can_clone_trees, clone_tree, restrict_tree};
 pub(crate) use notify::{
     Injection, Notification, NotificationAnswer, NotificationSizes, answer_notification, fetch_fd, inject,
-    inject_and_answer, notification_sizes, notification_waits, open_thread_pidfd, receive_notification,
+    inject_and_answer, notification_sizes, notification_waits, open_beneath, open_thread_pidfd,
+    receive_notification, stat_bytes,
 };
 pub(crate) use probe::{landlock_abi, last_capability, probe_call, secure_exec, try_clone_namespaces};
 pub(crate) use process::{

@@ -183,6 +183,19 @@ pub(crate) fn open_beneath(
     owned(unsafe { raw(libc::SYS_openat2, args) }?)
 }
 
+/// `fstat(fd)`: the kernel's own `struct stat`, as a program's memory holds it.
+pub(crate) fn stat_bytes(fd: impl AsFd) -> Result<Vec<u8>, Errno> {
+    let mut words = [0_u64; size_of::<libc::stat>().div_ceil(8)];
+    let at = words.as_mut_ptr().expose_provenance() as u64;
+    let args = [number(fd.as_fd().as_raw_fd()), at, 0, 0, 0, 0];
+    // SAFETY: the call writes a struct stat, which is as large as libc's on the supported architectures, and it lives across
+    // the call.
+    unsafe { raw(libc::SYS_fstat, args) }?;
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    bytes.truncate(size_of::<libc::stat>());
+    Ok(bytes)
+}
+
 fn owned(fd: u64) -> Result<OwnedFd, Errno> {
     let fd = i32::try_from(fd).map_err(|_| libc::EBADF)?;
     // SAFETY: a call that makes descriptors succeeded, so the number is a new one that nothing else owns.

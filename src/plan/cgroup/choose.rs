@@ -285,7 +285,7 @@ fn legacy_places(
     if wanted.group.is_some() {
         uses.extend(ACCOUNTS.iter().map(|name| (*name, When::Always)));
     }
-    if !unified && wanted.meter.is_some() {
+    if unified.is_err() && wanted.meter.is_some() {
         uses.push(("cpuacct", When::Always));
     }
     // Version 2 freezes and kills by itself.

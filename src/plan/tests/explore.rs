@@ -18,6 +18,10 @@ use super::world::Scripted;
 use crate::error::Step;
 use crate::host::Features;
 use crate::host::Host;
+use crate::machine::layout::BRIEF_BASE;
+use crate::machine::layout::SUPERVISED;
+use crate::policy::Action;
+use crate::policy::Filter;
 use crate::policy::Init;
 use crate::policy::Policy;
 
@@ -298,4 +302,52 @@ fn init_ends_with_the_caller() {
             assert_eq!(at_end(&launch, &world, finish), Vec::<String>::new(), "{name}");
         }
     }
+}
+
+fn with_a_notice(mut policy: Policy) -> Policy {
+    policy.seccomp = Some(Filter::baseline().forget(["getpgid"]).deny(["getpgid"], Action::Notify));
+    policy
+}
+
+#[test]
+fn a_filter_that_notifies_has_its_listener_or_nothing_runs() {
+    let effort: Effort = |name, _| {
+        let hosts = ["an_ideal_host", "linux_5_10_unp"];
+        let chosen = hosts.iter().any(|host| name.starts_with(host)) && name.ends_with("empty_policy");
+        chosen.then_some(Errnos::All)
+    };
+    let seen = explore_all(with_a_notice, effort);
+    report(&seen);
+    assert!(seen.calls > 100, "{} calls", seen.calls);
+    // Where a listener cannot be taken over there is no plan at all.
+    assert!(!plans(with_a_notice).iter().any(|(name, ..)| name.starts_with("docker")));
+}
+
+#[test]
+fn told_kills_do_without_a_listener_where_the_caller_cannot_supervise() {
+    let (mut told, mut plain) = (0, 0);
+    for (name, plan, policy, host) in plans(|policy| policy) {
+        if !name.ends_with("a_root_directory_and_no_init") {
+            continue;
+        }
+        for supervised in [0, 1_u64] {
+            let mut launch = Launch::new(&plan, (&policy, &host), variants(&policy, &host)[0]);
+            launch.world.put(BRIEF_BASE + u64::from(SUPERVISED), &supervised.to_le_bytes());
+            let mut world = launch.world.clone();
+            let finish = launch.run(&mut world, launch.entry());
+            assert_eq!(at_end(&launch, &world, finish), Vec::<String>::new(), "{name}");
+            let attached: Vec<u64> = world
+                .events()
+                .filter(|event| event.nr == libc::SYS_seccomp)
+                .map(|event| event.args[1])
+                .collect();
+            assert_eq!(attached.len(), 1, "{name}: {attached:?}");
+            let counted = if attached == [0] { &mut plain } else { &mut told };
+            *counted += 1;
+            // Docker's filter hides pidfd_getfd: there no listener is asked for.
+            let can = supervised == 1 && !name.starts_with("docker");
+            assert_eq!(attached != [0], can, "{name}");
+        }
+    }
+    assert!(plain == told + 2 && told > 5, "{told} {plain}");
 }

@@ -112,7 +112,12 @@ impl Running {
             let error = Error::new(ErrorKind::Setup, Step::Seccomp, "supervisor");
             error.call(call, errno)
         };
-        let listener = sys::fetch_fd(program, listener).map_err(|errno| failed(("pidfd_getfd", errno)))?;
+        let listener = match sys::fetch_fd(program, listener) {
+            Ok(listener) => listener,
+            // Its end says more.
+            Err(_) if self.parent.ended(0)? => return Ok(()),
+            Err(errno) => return Err(failed(("pidfd_getfd", errno))),
+        };
         if !is_listener(&listener) {
             return Err(failed(("pidfd_getfd", libc::EBADF)).detail("it is no listener"));
         }

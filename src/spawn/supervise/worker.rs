@@ -218,3 +218,76 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Write, pipe};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::{Records, Worker};
+    use crate::plan::NATIVE;
+    use crate::policy::Filter;
+    use crate::sys::{self, Notification};
+
+    /// A worker over something that is no listener, for a process that stands for a sandbox.
+    fn worker(listener: OwnedFd, stop: OwnedFd, sandbox: OwnedFd) -> Worker {
+        Worker {
+            listener,
+            stop,
+            sandbox,
+            sizes: sys::notification_sizes().unwrap(),
+            filter: Filter::strict(),
+            secret: 0x1234_5678_9abc_def0,
+            supervisor: None,
+            records: Arc::new(Records::default()),
+            launched: Arc::new(AtomicBool::new(false)),
+            faulty: false,
+        }
+    }
+
+    #[test]
+    fn a_supervisor_that_fails_takes_the_sandbox_down() {
+        let (listener, mut write) = pipe().unwrap();
+        write.write_all(b"this is no listener").unwrap();
+        let (stop, _open) = pipe().unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let sandbox = sys::open_pidfd(child.id().cast_signed()).unwrap();
+        let worker = worker(listener.into(), stop.into(), sandbox);
+        let records = Arc::clone(&worker.records);
+        worker.run();
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+        let faults = records.seen().faults;
+        assert!(faults[0].contains("SECCOMP_IOCTL_NOTIF_RECV") && faults.len() == 2, "{faults:?}");
+    }
+
+    #[test]
+    fn only_the_launch_s_own_exec_is_let_through_and_only_until_it_has_happened() {
+        let (listener, _write) = pipe().unwrap();
+        let (stop, _open) = pipe().unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let sandbox = sys::open_pidfd(child.id().cast_signed()).unwrap();
+        let worker = worker(listener.into(), stop.into(), sandbox);
+        let call = |name: &str, last: u64| Notification {
+            id: 1,
+            thread: 1,
+            call: NATIVE.number(name).unwrap(),
+            audit: NATIVE.audit(),
+            instruction_pointer: 0,
+            args: [1, 2, 3, 4, 5, last],
+        };
+        let secret = worker.secret;
+        assert!(worker.is_launch(&call("execve", secret)) && worker.is_launch(&call("execveat", secret)));
+        for last in [0, secret ^ 1, secret ^ 1 << 63, u64::MAX] {
+            assert!(!worker.is_launch(&call("execve", last)), "{last:#x}");
+        }
+        assert!(!worker.is_launch(&call("openat", secret)));
+        worker.launched.store(true, Ordering::SeqCst);
+        assert!(!worker.is_launch(&call("execve", secret)) && !worker.is_launch(&call("execveat", secret)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
