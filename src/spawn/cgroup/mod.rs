@@ -159,6 +159,15 @@ impl Group {
         Ok(())
     }
 
+    /// Where a group as such was only preferred and there is none.
+    pub(super) fn note(&self, plan: Option<&GroupPlan>) -> Option<String> {
+        let plan = plan.filter(|plan| plan.group.is_some() && self.dirs().next().is_none())?;
+        let unified = plan.no_unified.as_deref().unwrap_or("it took none");
+        Some(format!(
+            "no control group of its own: cgroup v2: {unified}; cgroup v1: no hierarchy that takes one"
+        ))
+    }
+
     /// What holds of each limit.
     pub(crate) fn states(&self) -> Vec<LimitState> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -170,6 +179,11 @@ impl Group {
             return stats::read(self).or_else(|| self.last_stats());
         }
         self.last_stats()
+    }
+
+    /// Whether the kernel has ended a process of the tree for want of memory.
+    pub(super) fn ran_out_of_memory(&self) -> bool {
+        self.stats().is_some_and(|stats| stats.memory.oom_kills > Some(0))
     }
 
     fn last_stats(&self) -> Option<Stats> {
