@@ -101,6 +101,8 @@ mod tests {
         let child = sandbox.command("sleep").arg("1000").spawn().unwrap();
         let state = state(&child.enforcement().limits, LimitKind::CpuWeight);
         assert_eq!((state.strength, state.rung, state.reasons.len()), (Strength::None, None, 4), "{state}");
+        let notes = &child.enforcement().notes;
+        assert!(notes.iter().any(|note| note.starts_with("no control group of its own")), "{notes:?}");
         let error = child.stats().unwrap_err();
         assert_eq!((error.kind(), error.step()), (ErrorKind::Process, Step::Cgroup), "{error}");
         let error = child.set_limit(GroupLimit::Processes(5)).unwrap_err();

@@ -402,6 +402,20 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_is_too_small_for_the_set_up_ends_it() {
+        alone(|| {
+            legacy!("pids", "memory");
+            let error = system().processes(1).build().unwrap().command("true").spawn().map(drop).unwrap_err();
+            assert_eq!((error.step(), error.raw_os_error()), (Step::Init, Some(libc::EAGAIN)), "{error}");
+            let builder = system().memory(64 << 10).swap(0);
+            let error = builder.build().unwrap().command("true").spawn().map(drop).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Setup, "{error}");
+            assert!(error.to_string().contains("memory"), "{error}");
+            assert_eq!(groups_of(process::id()), Vec::<PathBuf>::new());
+        });
+    }
+
+    #[test]
     fn a_parent_that_takes_no_group_is_told_and_passed_over() {
         let _watchdog = watchdog(60);
         let cgroups = legacy!("pids", "memory");

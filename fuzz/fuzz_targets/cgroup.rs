@@ -12,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
     for legacy in &found.legacy {
         assert!(legacy.own.as_ref().is_none_or(|own| own.starts_with(&legacy.mount)));
     }
-    for unified in &found.unified {
+    if let Some(unified) = &found.unified {
         assert!(unified.groups.iter().all(|group| group.directory.starts_with(&unified.mount)));
     }
     if let Some(set) = CpuSet::parse(&text) {

@@ -365,6 +365,7 @@ fn confine(
             report.missing.extend(refused);
             if let Some(group) = parent.group() {
                 report.limits = group.confirm(parent.pid(), program)?;
+                report.notes.extend(group.note(compiled.plan.group.as_ref()));
             }
             Ok((report, program))
         }
@@ -399,7 +400,11 @@ impl Linked {
             Region { code: &self.window, rows_at: self.window_rows },
         ];
         let error = explain(&regions, parent.brief(), death, &fence.host, compiled.plan.set);
+        let killed = death == Death::Signaled(libc::SIGKILL);
         match (error.step(), error.raw_os_error()) {
+            _ if killed && parent.group().is_some_and(Group::ran_out_of_memory) => error.detail(
+                "the kernel killed the child for want of memory: the limit of the tree is too small for it",
+            ),
             // The program's own argument list goes through the image's exec first.
             (Step::Start, Some(libc::E2BIG)) => Error::new(ErrorKind::Exec, Step::Exec, self.program())
                 .call("execve", libc::E2BIG)

@@ -160,6 +160,15 @@ impl Group {
         Ok(())
     }
 
+    /// Where a group as such was only preferred and there is none.
+    pub(super) fn note(&self, plan: Option<&GroupPlan>) -> Option<String> {
+        let plan = plan.filter(|plan| plan.group.is_some() && self.dirs().next().is_none())?;
+        let unified = plan.no_unified.as_deref().unwrap_or("it took none");
+        Some(format!(
+            "no control group of its own: cgroup v2: {unified}; cgroup v1: no hierarchy that takes one"
+        ))
+    }
+
     /// What holds of each limit.
     pub(crate) fn states(&self) -> Vec<LimitState> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -176,6 +185,11 @@ impl Group {
     /// What counts the CPU time of the tree, where a group does.
     pub(crate) fn cpu_file(&self) -> Option<CpuFile> {
         CpuFile::of(self)
+    }
+
+    /// Whether the kernel has ended a process of the tree for want of memory.
+    pub(super) fn ran_out_of_memory(&self) -> bool {
+        self.stats().is_some_and(|stats| stats.memory.oom_kills > Some(0))
     }
 
     fn last_stats(&self) -> Option<Stats> {
