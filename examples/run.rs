@@ -12,14 +12,14 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use ringfence::{Access, Builder, Child, Command, Mount, Outcome, Resource, Sandbox, Verdict};
+use ringfence::{Access, Builder, Child, Command, Mount, Outcome, Sandbox, Verdict, Wanted, prefer};
 
 /// The fence could not be set up, or the program could not be executed.
 const FAILED: u8 = 2;
@@ -76,15 +76,28 @@ struct Args {
     #[arg(long, value_name = "NAME", default_value = "sandbox")]
     hostname: String,
 
-    /// Address space of each single process (RLIMIT_AS): bytes, or with a suffix
-    /// K, M, G. Not a limit of all processes together: that takes a cgroup, which
-    /// this version does not make
+    /// Memory of everything inside: bytes, or with a suffix K, M, G. Where no cgroup
+    /// can be had it bounds the address space of each single process, and --report
+    /// says so
     #[arg(long, verbatim_doc_comment, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
+
+    /// Processes and threads inside. Where no cgroup can be had it bounds those of
+    /// the program's user id, and --report says so
+    #[arg(long, verbatim_doc_comment, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
+    processes: Option<u64>,
 
     /// Kill everything inside after so many seconds of wall clock; fractions are possible
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
+
+    /// Kill everything inside after so many seconds of CPU time of all processes; fractions are possible
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    cpu_time: Option<Duration>,
+
+    /// Refuse to run where the kernel cannot hold everything inside to these limits
+    #[arg(long)]
+    strict: bool,
 
     /// Set a variable inside, or take it over from here where no value is given.
     /// Set already: PATH, HOME, LANG, and TERM as it is here
@@ -147,21 +160,32 @@ fn run(args: &Args) -> Result<u8, Failure> {
         .map_err(|errno| format!("signalfd: {}", errno.desc()))?;
     let held = command(&sandbox, args)?.spawn_held()?;
     if args.report {
-        report(held.enforcement(), args.memory);
+        write!(io::stderr(), "{}", held.enforcement()).ok();
     }
     let child = held.release()?;
-    supervise(&child, &signals, args.timeout)
+    supervise(&child, &signals)
 }
 
-fn report(holds: impl Display, memory: Option<u64>) {
-    let mut text = holds.to_string();
-    if let Some(bytes) = memory {
-        text.push_str(&format!(
-            "memory        {bytes} bytes of address space for each process (RLIMIT_AS), "
-        ));
-        text.push_str("none for all of them together\n");
+/// A limit that has to hold, or one that holds as well as it can.
+fn want<T>(value: T, args: &Args) -> Wanted<T> {
+    if args.strict { value.into() } else { prefer(value) }
+}
+
+/// The limits: what the kernel can hold, or, where that is asked for, nothing less than all of them.
+fn limited(mut builder: Builder, args: &Args) -> Builder {
+    if let Some(bytes) = args.memory {
+        builder = builder.memory(want(bytes, args));
     }
-    write!(io::stderr(), "{text}").ok();
+    if let Some(count) = args.processes {
+        builder = builder.processes(want(count, args));
+    }
+    if let Some(limit) = args.cpu_time {
+        builder = builder.cpu_time(want(limit, args));
+    }
+    if let Some(limit) = args.timeout {
+        builder = builder.wall_time(limit);
+    }
+    builder
 }
 
 /// The policy.
@@ -181,9 +205,7 @@ fn fence(args: &Args) -> Result<Builder, Failure> {
             builder = builder.mount(Mount::bind("/etc/resolv.conf", "/etc/resolv.conf").if_exists().over());
         }
     }
-    if let Some(bytes) = args.memory {
-        builder = builder.limit(Resource::AddressSpace, bytes);
-    }
+    builder = limited(builder, args);
     let mut given: Vec<PathBuf> = Vec::new();
     let read_only = args.ro_bind.iter().map(|text| (text, Access::ReadOnly));
     for (text, access) in read_only.chain(args.bind.iter().map(|text| (text, Access::ReadWrite))) {
@@ -247,27 +269,13 @@ fn explain(plan: &str) -> Result<u8, Failure> {
 }
 
 /// Waits for the end; forwards signals; a second SIGINT, SIGTERM, SIGHUP or SIGQUIT kills everything inside.
-fn supervise(child: &Child, signals: &SignalFd, limit: Option<Duration>) -> Result<u8, Failure> {
-    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+fn supervise(child: &Child, signals: &SignalFd) -> Result<u8, Failure> {
     let mut asked_to_end = false;
     loop {
         if let Some(outcome) = child.try_wait()? {
             return Ok(exit_code(&outcome));
         }
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            let outcome = end(child)?;
-            // It may have ended by itself in the very last moment.
-            if outcome.verdict() == Verdict::Killed {
-                say(format_args!(
-                    "time limit of {:?} reached, everything inside was killed",
-                    limit.unwrap_or_default()
-                ));
-                return Ok(KILLED);
-            }
-            return Ok(exit_code(&outcome));
-        }
-        wait_for_event(child, signals, left)?;
+        wait_for_event(child, signals)?;
         while let Some(signal) = next(signals) {
             let ends = !matches!(signal, Signal::SIGUSR1 | Signal::SIGUSR2);
             if ends && asked_to_end {
@@ -280,15 +288,10 @@ fn supervise(child: &Child, signals: &SignalFd, limit: Option<Duration>) -> Resu
     }
 }
 
-fn wait_for_event(child: &Child, signals: &SignalFd, left: Option<Duration>) -> Result<(), Failure> {
-    // Rounded up to the next millisecond, so that the last round does not spin; a longer wait takes another round.
-    let timeout = left.map_or(PollTimeout::NONE, |left| {
-        let millis = left.saturating_add(Duration::from_micros(999)).as_millis();
-        PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
-    });
+fn wait_for_event(child: &Child, signals: &SignalFd) -> Result<(), Failure> {
     let mut fds =
         [PollFd::new(child.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut fds, timeout) {
+    match poll(&mut fds, PollTimeout::NONE) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(format!("poll: {}", errno.desc()).into()),
     }
@@ -311,6 +314,12 @@ fn exit_code(outcome: &Outcome) -> u8 {
         verdict @ Verdict::Refused { .. } => {
             say(verdict);
             REFUSED
+        }
+        verdict @ (Verdict::TimedOut { .. }
+        | Verdict::OutOfMemory { .. }
+        | Verdict::TooManyProcesses { .. }) => {
+            say(format_args!("{verdict}; everything inside was ended"));
+            outcome.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(KILLED)
         }
         Verdict::Killed => KILLED,
         verdict @ (Verdict::Lost | _) => {
@@ -407,8 +416,8 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_an_address_space_limit() {
-        assert_eq!(run_with(&["--memory", "64M", "sh", "-c", "test \"$(ulimit -v)\" = 65536"]), 0);
+    fn memory_is_bounded() {
+        assert_ne!(run_with(&["--memory", "64M", "tail", "/dev/zero"]), 0);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod tests {
     use std::fs;
     use std::path::Path;
+    use std::time::Duration;
 
     use ringfence::{
         AccessFs, Action, Argument, Builder, ErrorKind, FileItem, Filter, Host, IdRange, Init, Landlock,
@@ -97,6 +98,8 @@ mod tests {
         ]
     }
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     fn wrong_process() -> Vec<Wrong> {
         let above = Limit { resource: Resource::Stack, soft: 9, hard: 8, need: Need::Required };
         vec![
@@ -106,6 +109,9 @@ mod tests {
             (builder().oom_score_adj(1001), "OutOfRange", &["oom_score_adj", "1001", "1000"]),
             (builder().limits(above), "SoftAboveHard", &["RLIMIT_STACK", "9", "8"]),
             (builder().memory_high(9), "GroupLimit", &["memory_high", "9", "page"]),
+            (builder().wall_time(Duration::ZERO), "ZeroLimit", &["wall_time()", "nothing"]),
+            (builder().wall_time(SECOND).grace(9, SECOND), "BadGraceSignal", &["grace()", "9", "SIGKILL"]),
+            (builder().grace(15, SECOND), "GraceWithoutClock", &["grace()", "wall_time()"]),
         ]
     }
 
