@@ -78,6 +78,8 @@ pub use policy::{
     NewPrivileges, Policy, ProcMount, ProcRung, Resource, Root, Rule, Scopes, Session, Source, Submounts,
     TimeOffsets, Tmpfs, Wanted, Width, prefer,
 };
+#[cfg(feature = "tokio")]
+pub use process::AsyncChild;
 pub use process::{
     Broker, Channel, Child, ChildStderr, ChildStdin, ChildStdout, Clock, Command, ConnectDecision,
     ConnectRequest, Core, ExecDecision, ExecRequest, ExitStatus, Held, Message, OpenDecision, OpenPurpose,

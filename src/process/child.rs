@@ -168,6 +168,31 @@ impl Child {
         Ok(())
     }
 
+    /// Kills everything inside, and does not wait for the end: [`Child::wait`] and the pidfd tell.
+    ///
+    /// # Errors
+    /// As [`Child::wait`].
+    pub fn start_kill(&self) -> Result<()> {
+        if self.running.parent.reap(Block::No)? == Reaped::Running {
+            self.killed.store(true, Ordering::SeqCst);
+            self.running.parent.start_end();
+        }
+        Ok(())
+    }
+
+    /// Bytes of output that are collected.
+    #[cfg(feature = "tokio")]
+    pub(super) fn output_limit(&self) -> u64 {
+        self.running.fence.policy.clocks().output.unwrap_or(u64::MAX)
+    }
+
+    /// The program has written more than that.
+    #[cfg(feature = "tokio")]
+    pub(super) fn flood(&self) {
+        self.flooded.store(true, Ordering::SeqCst);
+        self.running.parent.start_end();
+    }
+
     /// Sends a signal to the program: init forwards it, and so it arrives whatever the program's pid inside. SIGKILL and
     /// SIGSTOP cannot be forwarded: the first is [`Child::kill`], the second goes to init alone.
     ///

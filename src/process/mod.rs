@@ -1,5 +1,7 @@
 //! What users hold: the sandbox, its commands, a held child, a running child, an outcome. It must not make decisions of policy.
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod broker;
 mod channel;
 mod child;
@@ -15,6 +17,8 @@ mod stdio;
 mod terminal;
 mod verdict;
 
+#[cfg(feature = "tokio")]
+pub use asynchronous::AsyncChild;
 pub use broker::{
     Broker, ConnectDecision, ConnectRequest, ExecDecision, ExecRequest, OpenDecision, OpenPurpose,
     OpenRequest, PeerAddress,

@@ -133,16 +133,21 @@ impl Parent {
     /// all of them are gone (pid_namespaces(7)). A process that a cgroup v1 freezer holds dies only when it is thawed: past
     /// the limit it is left to the watchdog's thread, and `Running` is what is returned.
     pub(crate) fn end(&self) -> Reaped {
+        self.start_end();
+        match self.ended(END_LIMIT) {
+            Ok(true) => self.reap(Block::No).unwrap_or(Reaped::Gone),
+            Ok(false) | Err(_) => Reaped::Running,
+        }
+    }
+
+    /// Kills everything, without waiting.
+    pub(crate) fn start_end(&self) {
         // ESRCH: it has ended already, which is what is wanted; nothing else can come of a pidfd that is ours.
         let sent = sys::send_signal(&self.pidfd, libc::SIGKILL);
         debug_assert!(matches!(sent, Ok(()) | Err(libc::ESRCH)), "a pidfd of our own child: {sent:?}");
         // Whatever init's end does not reach; and what is frozen is thawed, so that it can die.
         if let Some(group) = &self.group {
             group.kill();
-        }
-        match self.ended(END_LIMIT) {
-            Ok(true) => self.reap(Block::No).unwrap_or(Reaped::Gone),
-            Ok(false) | Err(_) => Reaped::Running,
         }
     }
 

@@ -10,6 +10,8 @@ mod mount;
 mod notify;
 mod probe;
 mod process;
+#[cfg(feature = "tokio")]
+mod reactor;
 mod terminal;
 
 pub(crate) use group::{attach_device_program, attribute_is};
@@ -30,6 +32,8 @@ pub(crate) use process::{
     Block, Reaped, close_on_exec, duplicate, exit_info, kill_by_number, open_pidfd, poll_fd, readable_fds,
     reap, receive_with_pid, secret, send_signal, set_limit, set_priority,
 };
+#[cfg(feature = "tokio")]
+pub(crate) use reactor::watch_readable;
 pub(crate) use terminal::{set_window_size, terminal_peer, window_size};
 
 /// An errno as the kernel gave it.
