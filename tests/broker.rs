@@ -218,10 +218,10 @@ mod tests {
              good, bad = b'{}\\0', b'{}\\0'\nb = ctypes.create_string_buffer(good)\n\
              def flip():\n  while True: b.raw = bad + b'\\0'; b.raw = good + b'\\0'\n\
              threading.Thread(target=flip, daemon=True).start(); sys.setswitchinterval(1e-6)\n\
-             seen, ones, end = set(), [0, 0], time.time() + 30\n\
-             while min(ones) < 100 and time.time() < end:\n  fd = libc.open(b, 0)\n  ones[fd >= 0] += 1\n  \
+             seen, ones, end = set(), [0, 0], time.time() + 60\n\
+             while min(ones) < 20 and time.time() < end:\n  fd = libc.open(b, 0)\n  ones[fd >= 0] += 1\n  \
              if fd >= 0: seen.add(os.read(fd, 9)); os.close(fd)\n\
-             print(seen, min(ones) >= 100, flush=True); os._exit(0)",
+             print(seen, min(ones) >= 20, flush=True); os._exit(0)",
             good.display(),
             bad.display()
         );

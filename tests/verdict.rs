@@ -54,11 +54,12 @@ mod tests {
     }
 
     fn out_of_memory(outcome: &Outcome, what: &str) {
-        let Verdict::OutOfMemory { limit: Some(MEMORY), peak: Some(peak) } = outcome.verdict() else {
+        let Verdict::OutOfMemory { limit: Some(MEMORY), peak } = outcome.verdict() else {
             let text = String::from_utf8_lossy(&outcome.stderr);
             panic!("{what}: {:?} {:?}\n{text}", outcome.verdict(), outcome.stats)
         };
-        assert!(peak > MEMORY / 2 && peak <= MEMORY, "{what}: {peak}");
+        // cgroup v2 tells it since Linux 5.19.
+        assert!(peak.is_none_or(|peak| peak > MEMORY / 2 && peak <= MEMORY), "{what}: {peak:?}");
         assert!(outcome.stats.unwrap().memory.oom_kills.unwrap() >= 1, "{what}");
     }
 
