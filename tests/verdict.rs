@@ -12,7 +12,9 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use ringfence::{Builder, Clock, Core, Init, Launch, Outcome, Strength, Verdict, prefer};
+    use ringfence::{
+        Builder, Clock, Core, Init, Launch, Mount, Outcome, Resource, Strength, Tmpfs, Verdict, prefer,
+    };
 
     use super::support::{shell, skipped, system, watchdog};
 
@@ -166,6 +168,24 @@ mod tests {
             let cpu = outcome.stats.unwrap().cpu;
             assert!(cpu.user.unwrap() + cpu.system.unwrap() >= limit, "{cpu:?}");
         }
+    }
+
+    #[test]
+    fn a_writer_fills_its_own_disk_and_no_more() {
+        let _watchdog = watchdog(120);
+        let small = Tmpfs { size: 1 << 20, inodes: 50, mode: 0o1777, ..Tmpfs::default() };
+        let builder = || system().mount(Mount::tmpfs("/small", small)).wall_time(GUARD);
+        let outcome = run(builder(), "cat /dev/zero > /small/f; s=$?; stat -c %s /small/f; exit $s");
+        assert_eq!(outcome.verdict(), Verdict::Exited(1), "{outcome:?}");
+        assert!(String::from_utf8_lossy(&outcome.stderr).contains("No space left"), "{outcome:?}");
+        let size: u64 = String::from_utf8_lossy(&outcome.stdout).trim().parse().unwrap();
+        assert!(size > 0 && size <= 1 << 20, "{size}");
+        let outcome = run(builder(), "i=0; while touch /small/$i; do i=$((i+1)); done 2>/dev/null; echo $i");
+        let count: u64 = String::from_utf8_lossy(&outcome.stdout).trim().parse().unwrap();
+        assert!((30..=50).contains(&count), "{outcome:?}");
+        let outcome = run(builder().limit(Resource::FileSize, 1 << 16), "exec cat /dev/zero > /small/f");
+        let ended = Verdict::Signaled { signal: libc::SIGXFSZ, core: Core::None };
+        assert_eq!(outcome.verdict(), ended, "{outcome:?}");
     }
 
     #[test]
