@@ -17,6 +17,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::fs;
     use std::io::{BufRead, BufReader, Write, stdout};
+    use std::os::unix::fs::MetadataExt;
     use std::path::PathBuf;
     use std::process;
     use std::thread;
@@ -300,6 +301,25 @@ mod tests {
             refused.command("true").spawn().map(drop).unwrap_err();
             assert_eq!(groups_of(own), Vec::<PathBuf>::new(), "after a limit that was refused");
         });
+    }
+
+    #[test]
+    fn what_an_application_started_in_its_leaf_lives_on() {
+        let _watchdog = watchdog(60);
+        let cgroups = legacy!("pids", "freezer");
+        let own = cgroups.legacy_with("pids").and_then(|legacy| legacy.own.clone()).unwrap();
+        // Of a process that began at another time than whoever has that pid now.
+        let namespace = fs::metadata("/proc/self/ns/pid").unwrap().ino();
+        let leaf = own.join(format!("ringfence-leaf-{}-1-{namespace}-0-{:016x}", process::id(), 7));
+        fs::create_dir(&leaf).unwrap();
+        let mut helper = process::Command::new("sleep").arg("1000").spawn().unwrap();
+        fs::write(leaf.join("cgroup.procs"), helper.id().to_string()).unwrap();
+        let outcome = without_unified(system().processes(50), &cgroups).command("true").status().unwrap();
+        assert!(outcome.success());
+        assert!(helper.try_wait().unwrap().is_none(), "it is no sandbox's");
+        helper.kill().unwrap();
+        helper.wait().unwrap();
+        fs::remove_dir(&leaf).ok();
     }
 
     #[test]

@@ -171,6 +171,39 @@ mod tests {
         });
     }
 
+    /// A program that has sent its own standard output out, and ends.
+    const SENT_OUT: &str = "import os, socket, sys\n\
+                            s = socket.socket(fileno=int(os.environ['RINGFENCE_CHANNEL']))\n\
+                            print('before', flush=True); socket.send_fds(s, [b'x'], [1])";
+
+    #[test]
+    fn the_end_of_output_is_the_programs_whoever_else_holds_the_pipe() {
+        let _watchdog = watchdog(60);
+        let outcome = python(SENT_OUT).wait_with_output().unwrap();
+        assert_eq!((outcome.verdict(), &*outcome.stdout), (Verdict::Exited(0), &b"before\n"[..]));
+    }
+
+    #[test]
+    fn a_socket_that_lingers_does_not_keep_the_caller() {
+        let _watchdog = watchdog(60);
+        let linger = "import os, socket, struct\n\
+                      c = socket.socket(fileno=int(os.environ['RINGFENCE_CHANNEL']))\n\
+                      l = socket.create_server(('127.0.0.1', 0)); a = socket.create_connection(l.getsockname())\n\
+                      b, _ = l.accept(); a.setblocking(False)\n\
+                      try:\n while True: a.send(bytes(65536))\n\
+                      except BlockingIOError: pass\n\
+                      a.setblocking(True); a.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 3600))\n\
+                      socket.send_fds(c, [b'x'], [a.fileno(), b.fileno()])\n\
+                      socket.send_fds(c, [bytes(70000)], [a.fileno(), b.fileno()])\n";
+        let child = python(linger);
+        let message = channel(&child).receive().unwrap().unwrap();
+        assert_eq!(message.fds.len(), 2);
+        assert_eq!(channel(&child).receive().unwrap_err().kind(), ErrorKind::InvalidData);
+        assert_eq!(child.wait().unwrap().verdict(), Verdict::Exited(0));
+        // It would wait for an hour.
+        drop(message);
+    }
+
     #[test]
     fn each_spawn_has_a_channel_of_its_own_and_numbers_are_checked() {
         let _watchdog = watchdog(60);

@@ -8,9 +8,11 @@ mod support;
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::thread;
     use std::time::{Duration, Instant};
 
+    use nix::sys::resource::{Resource, setrlimit};
     use ringfence::{Builder, Clock, ErrorKind, Init, Mistake, Outcome, Sandbox, Stdio, Verdict, prefer};
 
     use super::support::{alone, descriptors, eventually, shell, status_field, system, watchdog};
@@ -163,6 +165,39 @@ mod tests {
     }
 
     #[test]
+    fn one_odd_limit_stops_no_other_clock() {
+        let _watchdog = watchdog(60);
+        let year = Duration::from_secs(365 * 24 * 60 * 60);
+        let endless = system().wall_time(Duration::MAX).setup_timeout(Duration::MAX).build().unwrap();
+        let odd = system().wall_time(WALL).grace(libc::SIGCONT, year).build().unwrap();
+        let children =
+            [shell(&endless, "sleep 1000").spawn().unwrap(), shell(&odd, "sleep 1000").spawn().unwrap()];
+        thread::sleep(2 * WALL);
+        let verdict = run(system().wall_time(WALL), "sleep 1000").verdict();
+        assert_eq!(verdict, Verdict::TimedOut { clock: Clock::Wall, limit: WALL });
+        for child in &children {
+            assert!(child.try_wait().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_caller_without_descriptors_still_keeps_cpu_time() {
+        alone(|| {
+            let limit = Duration::from_millis(400);
+            let child = shell(&system().cpu_time(prefer(limit)).build().unwrap(), SPIN).spawn().unwrap();
+            setrlimit(Resource::RLIMIT_NOFILE, 40, 40).unwrap();
+            let mut open = Vec::new();
+            while let Ok(file) = File::open("/dev/null") {
+                open.push(file);
+            }
+            let outcome = child.wait_timeout(Duration::from_secs(60)).unwrap();
+            drop(open);
+            let verdict = outcome.unwrap().verdict();
+            assert_eq!(verdict, Verdict::TimedOut { clock: Clock::Cpu, limit });
+        });
+    }
+
+    #[test]
     fn clocks_leave_nothing_behind() {
         alone(|| {
             let sandbox = system()
@@ -196,5 +231,7 @@ mod tests {
         let signal = Mistake::BadGraceSignal { signal: 9 };
         assert_eq!(found, [zero("wall_time()"), zero("cpu_time()"), signal]);
         assert_eq!(mistakes(builder().grace(15, WALL)), [Mistake::GraceWithoutClock]);
+        let found = mistakes(builder().wall_time(WALL).grace(15, Duration::MAX));
+        assert!(matches!(found[..], [Mistake::OutOfRange { what: "grace(), seconds", .. }]), "{found:?}");
     }
 }

@@ -90,6 +90,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_end_of_output_is_the_programs_whoever_else_holds_the_pipe() {
+        let _watchdog = watchdog(60);
+        let script = "import os, socket\n\
+                      s = socket.socket(fileno=int(os.environ['RINGFENCE_CHANNEL']))\n\
+                      print('before', flush=True); socket.send_fds(s, [b'x'], [1])";
+        let sandbox = system().build().unwrap();
+        let mut command = sandbox.command("python3");
+        command.args(["-c", script]).channel(7).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = AsyncChild::new(command.spawn().unwrap()).unwrap();
+        let outcome = child.wait_with_output().await.unwrap();
+        assert_eq!((outcome.verdict(), &*outcome.stdout), (Verdict::Exited(0), &b"before\n"[..]));
+    }
+
+    #[tokio::test]
     async fn limits_hold_here_too() {
         let _watchdog = watchdog(60);
         let limit = Duration::from_millis(200);

@@ -9,14 +9,16 @@ mod support;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::process;
     use std::thread;
     use std::time::Duration;
 
     use ringfence::{
-        Builder, Clock, Core, Init, Launch, Mount, Outcome, Resource, Strength, Tmpfs, Verdict, prefer,
+        Builder, Clock, Core, Host, Init, Launch, Mount, Outcome, Resource, Strength, Tmpfs, Verdict, prefer,
     };
 
-    use super::support::{shell, skipped, system, watchdog};
+    use super::support::{eventually, is_root, shell, skipped, system, watchdog};
 
     const MEMORY: u64 = 48 << 20;
     /// A guard: none of the bombs is meant to last.
@@ -168,6 +170,25 @@ mod tests {
             let cpu = outcome.stats.unwrap().cpu;
             assert!(cpu.user.unwrap() + cpu.system.unwrap() >= limit, "{cpu:?}");
         }
+    }
+
+    #[test]
+    fn a_limit_that_was_not_reached_is_not_named() {
+        const NAME: &str = "a_limit_that_was_not_reached_is_not_named";
+        let _watchdog = watchdog(120);
+        let cgroups = Host::probe().cgroups().clone();
+        let own = cgroups.legacy_with("memory").and_then(|legacy| legacy.own.clone());
+        let Some(own) = own.filter(|_| is_root()) else {
+            return skipped(NAME, "needs root and the cgroup v1 hierarchy of memory");
+        };
+        let above = own.join(format!("ringfence-test-{}", process::id()));
+        fs::create_dir(&above).unwrap();
+        fs::write(above.join("memory.limit_in_bytes"), MEMORY.to_string()).unwrap();
+        let builder = system().memory(1 << 30).cgroup_parent(&above).wall_time(GUARD);
+        let outcome = run(builder, "exec tail /dev/zero");
+        let verdict = outcome.verdict();
+        assert!(eventually(10, || fs::remove_dir(&above).is_ok()));
+        assert!(matches!(verdict, Verdict::OutOfMemory { limit: None, .. }), "{outcome:?}");
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(super) fn prepare(keep: Capabilities, threads: &Threads) -> Result<Shedding>
     let before = own()?;
     let mut sets = threads.list.iter().map(|thread| thread.status.capabilities);
     let holds = !exceeds(&before, keep)
+        && !unlocked(&before)?
         && (!threads.may_be_several() && threads.list.is_empty()
             || !threads.list.is_empty() && sets.all(|sets| sets.is_some_and(|sets| !exceeds(&sets, keep))));
     if holds {
@@ -47,6 +48,12 @@ fn exceeds(sets: &CapabilitySets, keep: u64) -> bool {
     (sets.permitted | sets.effective) & !keep != 0
         || sets.inheritable | sets.ambient != 0
         || can_bound(sets) && sets.bounding & !keep != 0
+}
+
+/// Whether the securebits can be locked and are not: an exec would give root its capabilities back.
+fn unlocked(sets: &CapabilitySets) -> Result<bool> {
+    let failed = |errno| Error::new(ErrorKind::Lowering, Step::Bounding, "securebits").call("prctl", errno);
+    Ok(can_bound(sets) && sys::prctl(libc::PR_GET_SECUREBITS, 0, 0).map_err(failed)? != SECUREBITS_LOCKED)
 }
 
 fn can_bound(sets: &CapabilitySets) -> bool {

@@ -31,6 +31,8 @@ pub struct Clocks {
 
 /// The highest signal number (signal(7)).
 const SIGRTMAX: i32 = 64;
+/// A year.
+const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const SIGKILL: i32 = 9;
 const SIGSTOP: i32 = 19;
 
@@ -86,7 +88,12 @@ pub(super) fn mistakes(policy: &Policy) -> Vec<Mistake> {
     if zero(clocks.cpu.map(|cpu| cpu.value)) {
         mistakes.push(Mistake::ZeroLimit { what: "cpu_time()" });
     }
-    let Some(Grace { signal, .. }) = clocks.grace else { return mistakes };
+    let Some(Grace { signal, period }) = clocks.grace else { return mistakes };
+    if period > LONGEST_GRACE {
+        let value = i64::try_from(period.as_secs()).unwrap_or(i64::MAX);
+        let to = i64::try_from(LONGEST_GRACE.as_secs()).unwrap_or(0);
+        mistakes.push(Mistake::OutOfRange { what: "grace(), seconds", value, from: 0, to });
+    }
     if !(1..=SIGRTMAX).contains(&signal) || [SIGKILL, SIGSTOP].contains(&signal) {
         mistakes.push(Mistake::BadGraceSignal { signal });
     }

@@ -4,10 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::try_join;
+use tokio::{select, try_join};
 
 use super::child::Child;
 use super::outcome::Outcome;
@@ -18,7 +18,7 @@ use crate::sys::watch_readable;
 const CHUNK: usize = 64 << 10;
 
 /// A [`Child`] on a tokio runtime (feature `tokio`): waiting does not block a thread, and piped streams are
-/// [`tokio::io::AsyncWrite`] and [`AsyncRead`].
+/// [`tokio::io::AsyncWrite`] and [`tokio::io::AsyncRead`].
 ///
 /// Cancelling is dropping: a future of this type that is dropped leaves the program running, and dropping the child itself
 /// kills and reaps everything inside, which takes a few milliseconds of the thread that drops it. So
@@ -109,12 +109,29 @@ impl AsyncChild {
         Ok(Outcome { stdout, stderr, ..outcome })
     }
 
-    async fn collect(&self, stream: Option<impl AsyncRead + Unpin>, left: &AtomicU64) -> io::Result<Vec<u8>> {
+    /// Everything inside has ended.
+    async fn ended(&self) -> io::Result<()> {
+        // The readiness stays: others wait for it, too.
+        self.pidfd.readable().await.map(|mut ready| ready.retain_ready())
+    }
+
+    async fn collect(&self, stream: Option<Receiver>, left: &AtomicU64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let Some(mut stream) = stream else { return Ok(bytes) };
         let mut chunk = vec![0; CHUNK];
         loop {
-            let count = stream.read(&mut chunk).await?;
+            let count = select! {
+                biased;
+                count = stream.read(&mut chunk) => count?,
+                // What is there is all: whoever else still holds the other end is not the program.
+                ended = self.ended() => {
+                    ended?;
+                    match stream.try_read(&mut chunk) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(bytes),
+                        count => count?,
+                    }
+                }
+            };
             if count == 0 {
                 return Ok(bytes);
             }

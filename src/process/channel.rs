@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{ReceiveTimeout, SendTimeout, SockType as TypeOption};
+use nix::sys::socket::sockopt::{Linger, ReceiveTimeout, SendTimeout, SockType as TypeOption};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, getsockopt, sendmsg, setsockopt, socketpair,
 };
@@ -32,7 +32,8 @@ pub struct Channel(OwnedFd);
 pub struct Message {
     /// What was written.
     pub bytes: Vec<u8>,
-    /// What was passed with it, each close-on-exec.
+    /// What was passed with it, each close-on-exec, sockets without `SO_LINGER`. As long as the program lives and has the same
+    /// socket, it can set that again, and then closing it waits: kill first what is not trusted.
     pub fds: Vec<OwnedFd>,
 }
 
@@ -138,6 +139,11 @@ impl Channel {
                 Err(errno) => return Err(timed_out(Errno::from_raw(errno))),
             }
         };
+        // Closing a socket can wait for as long as its sender has said (socket(7), `SO_LINGER`).
+        for fd in &datagram.fds {
+            // ENOTSOCK: then it is none.
+            setsockopt(fd, Linger, &libc::linger { l_onoff: 0, l_linger: 0 }).ok();
+        }
         let invalid = |why: &'static str| Err(io::Error::new(ErrorKind::InvalidData, why));
         match datagram.whole {
             Whole::BytesCut => return invalid("a message above MESSAGE_MAX"),

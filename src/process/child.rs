@@ -29,7 +29,8 @@ const CHUNK: usize = 64 << 10;
 pub struct Child {
     /// The caller's end of a piped standard input.
     pub stdin: Option<ChildStdin>,
-    /// The caller's end of a piped standard output.
+    /// The caller's end of a piped standard output. Whoever reads it to its end waits for everyone who has the other one:
+    /// a program can send it out through a channel or a socket. [`Child::wait_with_output`] stops when the program has ended.
     pub stdout: Option<ChildStdout>,
     /// The caller's end of a piped standard error.
     pub stderr: Option<ChildStderr>,
@@ -209,12 +210,19 @@ impl Child {
         sys::send_signal(self.running.parent.pidfd(), signal).map_err(failed)
     }
 
-    /// Reads a stream to its end, or until both together have given more than may be left.
-    fn collect(&self, stream: Option<impl Read>, left: &AtomicU64) -> io::Result<Vec<u8>> {
+    /// Reads a stream to its end, or until both together have given more than may be left. Once everything inside has ended,
+    /// what is there is all: whoever else still holds the other end is not the program.
+    fn collect(&self, stream: Option<impl Read + AsFd>, left: &AtomicU64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let Some(mut stream) = stream else { return Ok(bytes) };
         let mut chunk = vec![0; CHUNK];
         loop {
+            match sys::readable_fds([stream.as_fd(), self.running.parent.pidfd()], -1) {
+                Ok([0, 0]) | Err(libc::EINTR) => continue,
+                Ok([0, _]) if !sys::poll_fd(stream.as_fd(), 0).unwrap_or(false) => return Ok(bytes),
+                Ok(_) => {}
+                Err(errno) => return Err(io::Error::from_raw_os_error(errno)),
+            }
             let count = match stream.read(&mut chunk) {
                 Ok(0) => return Ok(bytes),
                 Ok(count) => count,

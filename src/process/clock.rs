@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::result::Result as StdResult;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::cpu::{CpuMeter, Source};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::{Clocks, Grace};
+use crate::spawn::Blocked;
 use crate::sys;
 
 /// Which clock.
@@ -56,11 +58,17 @@ struct Watch {
     grace: Option<Grace>,
     /// Set once the signal was sent.
     kill_at: Option<Instant>,
+    /// Since when the CPU time cannot be read.
+    unread_since: Option<Instant>,
 }
 
 /// Between two looks at CPU time: at least, and at most where there is much left.
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_secs(1);
+/// How long CPU time may be unreadable.
+const BLIND: Duration = Duration::from_secs(1);
+/// Between two looks there is so many times what the last one took: a program must not make the caller work for it.
+const REST: u32 = 10;
 
 impl Watch {
     /// Does what is due, and says when to come again; `None` when it is over.
@@ -79,7 +87,7 @@ impl Watch {
             Some(Grace { signal, period }) => {
                 // It has ended where it cannot be signalled, and the kill comes in any case.
                 sys::send_signal(&self.pidfd, signal).ok();
-                self.kill_at = Some(now + period);
+                self.kill_at = Some(now.checked_add(period).unwrap_or(now));
                 self.kill_at
             }
             None => self.kill(),
@@ -103,7 +111,17 @@ impl Watch {
             left = left.min(until);
         }
         if let Some((limit, meter)) = &mut self.cpu {
-            let until = limit.saturating_sub(meter.used());
+            let used = match meter.used() {
+                Some(used) => used,
+                // Nobody knows what it uses. For a moment that may be; then it ends, as if it had used it up.
+                None if now.duration_since(self.unread_since.unwrap_or(now)) < BLIND => {
+                    self.unread_since.get_or_insert(now);
+                    return Ok(left.min(BLIND / 10));
+                }
+                None => return Err(CPU),
+            };
+            self.unread_since = None;
+            let until = limit.saturating_sub(used);
             if until.is_zero() {
                 return Err(CPU);
             }
@@ -150,7 +168,10 @@ pub(super) fn prepare(clocks: &Clocks, pidfd: impl AsFd, source: Source) -> Resu
     let mut guard = state();
     let own = process::id();
     if guard.as_ref().is_none_or(|state| state.process != own) {
+        // The caller's handlers do not run on it.
+        let blocked = Blocked::all()?;
         let started = Builder::new().name("ringfence-clock".to_owned()).spawn(run);
+        drop(blocked);
         started.map_err(|io| error("clone", io.raw_os_error().unwrap_or(libc::EAGAIN)))?;
         *guard = Some(State { process: own, ..State::default() });
     }
@@ -171,6 +192,7 @@ impl Ready {
             cpu: clocks.cpu.map(|limit| (limit.value, CpuMeter::new(source))),
             grace: clocks.grace,
             kill_at: None,
+            unread_since: None,
         };
         let mut number = 0;
         if let Some(state) = state().as_mut() {
@@ -209,19 +231,42 @@ impl Drop for Watched {
     }
 }
 
+/// If the thread should end, nobody is watched any more: so nobody runs on, and the next launch starts another thread.
+struct Guard;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(state) = state().take() {
+            for watch in state.watches.values() {
+                watch.kill();
+            }
+        }
+    }
+}
+
 fn run() {
     let own = process::id();
+    let _guard = Guard;
     let mut guard = state();
     loop {
         let Some(state) = guard.as_mut().filter(|state| state.process == own) else { return };
         let now = Instant::now();
-        while let Some(entry) = state.watches.first_entry()
+        if let Some(entry) = state.watches.first_entry()
             && entry.key().0 <= now
         {
             let ((_, number), mut watch) = entry.remove_entry();
-            if let Some(next) = watch.look(now) {
-                state.watches.insert((next, number), watch);
+            // Without the lock: launches do not wait for a look.
+            drop(guard);
+            // Nothing in a look is meant to panic. If it does, the program does not run on.
+            let next = catch_unwind(AssertUnwindSafe(|| watch.look(now))).unwrap_or_else(|_| watch.kill());
+            let rest = now.elapsed().saturating_mul(REST);
+            guard = self::state();
+            if let (Some(next), Some(state)) = (next, guard.as_mut())
+                && watch.expired.strong_count() > 0
+            {
+                state.watches.insert((next.max(now + rest), number), watch);
             }
+            continue;
         }
         let next = state.watches.first_key_value().map(|((at, _), _)| *at);
         guard = match next {

@@ -29,28 +29,31 @@ pub(super) enum Source {
     },
 }
 
+/// Processes of a tree, and threads of a process, that are looked at: a program must not make the caller work for it.
+const PROCESSES_MOST: usize = 4_096;
+const THREADS_MOST: usize = 256;
 /// Fields of `/proc/PID/stat` behind the name (proc_pid_stat(5)): utime, stime, cutime, cstime.
 const TIMES: Range<usize> = 11..15;
 
 impl CpuMeter {
     /// A meter that begins now.
     pub(super) fn new(source: Source) -> Self {
-        let begun = source.read();
+        let begun = source.read().unwrap_or_default();
         Self { source, begun, most: Duration::ZERO }
     }
 
-    /// What was used since the meter was made.
-    pub(super) fn used(&mut self) -> Duration {
-        let now = self.source.read().saturating_sub(self.begun);
+    /// What was used since the meter was made; `None` where that cannot be read.
+    pub(super) fn used(&mut self) -> Option<Duration> {
+        let now = self.source.read()?.saturating_sub(self.begun);
         self.most = self.most.max(now);
-        self.most
+        Some(self.most)
     }
 }
 
 impl Source {
-    fn read(&self) -> Duration {
+    fn read(&self) -> Option<Duration> {
         match self {
-            Self::Group(file) => file.read().unwrap_or_default(),
+            Self::Group(file) => file.read(),
             Self::Tree { root } => tree(*root),
         }
     }
@@ -58,19 +61,30 @@ impl Source {
 
 /// By the tree of parents, which the sandbox's init keeps whole: orphans become its children, and what it reaped is counted
 /// as its own (`cutime`). Not counted are children of a process that ignores SIGCHLD (wait(2), "NOTES"). Resolution: a clock
-/// tick.
-fn tree(root: i32) -> Duration {
+/// tick. Of more processes, or more threads of one, than anybody runs by accident the rest is left out. `None` where not even the first process can be read.
+fn tree(root: i32) -> Option<Duration> {
     let hertz = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|hertz| u32::try_from(hertz).ok());
     let tick = Duration::from_secs(1) / hertz.unwrap_or(100).max(1);
     let mut ticks = 0_u64;
     let mut todo = vec![root];
+    let mut seen = 0;
     while let Some(pid) = todo.pop() {
+        seen += 1;
+        if seen > PROCESSES_MOST {
+            break;
+        }
         // A process that has ended is in its parent's sum, or not yet anybody's.
-        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+        let Ok(stat) = stat else {
+            if pid == root {
+                return None;
+            }
+            continue;
+        };
         ticks = ticks.saturating_add(times(&stat));
         todo.extend(children(pid));
     }
-    tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
+    Some(tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)))
 }
 
 fn times(stat: &str) -> u64 {
@@ -84,7 +98,7 @@ fn times(stat: &str) -> u64 {
 fn children(pid: i32) -> Vec<i32> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let mut found = Vec::new();
-    for task in tasks.flatten() {
+    for task in tasks.flatten().take(THREADS_MOST) {
         let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
         found.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
     }

@@ -80,7 +80,8 @@ impl Child {
             return None;
         }
         if stats.memory.oom_kills.is_some_and(|kills| kills > 0) {
-            let limit = self.bytes_allowed();
+            let reached = stats.memory.limit_hits.is_some_and(|hits| hits > 0);
+            let limit = self.bytes_allowed().filter(|_| reached);
             return Some(Verdict::OutOfMemory { limit, peak: stats.memory.peak });
         }
         let refused = stats.processes.refused.is_some_and(|refused| refused > 0);

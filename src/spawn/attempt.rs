@@ -170,7 +170,7 @@ fn attempt(
     (compiled, method): (&Compiled, &Method),
     request: Request,
 ) -> Tried {
-    let deadline = Instant::now() + fence.policy.setup_timeout;
+    let deadline = super::parent::deadline_after(fence.policy.setup_timeout);
     let made = prepare(fence, (compiled, method), &request, deadline);
     let (parent, linked, sources) = match made {
         Ok(made) => made,

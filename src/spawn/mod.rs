@@ -26,5 +26,6 @@ pub use self::landlock::{LandlockPath, LandlockPathState, LandlockPort, Landlock
 pub(crate) use attempt::{Compiled, Fence, Running, explain_command as explain, launch};
 pub use enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState, SupervisorState};
 pub(crate) use request::{Request, Strings};
+pub(crate) use signals::Blocked;
 pub(crate) use supervise::SharedSupervisor;
 pub use supervise::{CallError, NotifiedCall, OnExec, RefusedCall, Response, Supervisor};

@@ -329,6 +329,12 @@ pub(super) fn clone(
     }
 }
 
+/// A time that no clock can show is as good as a day.
+pub(super) fn deadline_after(limit: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(limit).unwrap_or_else(|| now + Duration::from_secs(24 * 60 * 60))
+}
+
 type Job = Box<dyn FnOnce() + Send>;
 /// The thread that lasts, and the process that it belongs to: a fork of the caller has to make its own.
 static LASTING: Mutex<Option<(u32, Sender<Job>)>> = Mutex::new(None);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::super::enforcement::{FilterState, SupervisorState};
 use super::super::explain::Death;
-use super::super::parent::{Heard, forget_secret};
+use super::super::parent::{Heard, deadline_after, forget_secret};
 use super::super::supervise::{Seen, Start, Supervision, is_listener};
 use super::Running;
 use crate::error::{Error, ErrorKind, Result, Step, errno_text};
@@ -29,7 +29,7 @@ impl Running {
     /// Lets the program go and waits until it runs. Then the filter holds: execve stands behind its attachment in the table,
     /// and is not reached where the kernel refuses that.
     pub(crate) fn release(&mut self) -> Result<()> {
-        let deadline = Instant::now() + self.fence.policy.setup_timeout;
+        let deadline = deadline_after(self.fence.policy.setup_timeout);
         let program = self.offer()?;
         self.run(program.as_ref(), deadline)?;
         if let Some(supervision) = &self.supervision {

@@ -55,6 +55,15 @@ fn freezer(group: &Group) -> Option<(FrozenBy, PathBuf)> {
     Some((FrozenBy::CgroupV1, dir.path().join("freezer.state")))
 }
 
+impl Motion {
+    fn reverse(self) -> Self {
+        match self {
+            Self::Frozen => Self::Thawed,
+            Self::Thawed => Self::Frozen,
+        }
+    }
+}
+
 impl Group {
     /// Freezes or thaws, and waits until it is so; `None` where no group can.
     pub(crate) fn set_motion(&self, motion: Motion) -> Result<Option<FrozenBy>> {
@@ -66,7 +75,12 @@ impl Group {
         let mut wait = Duration::from_micros(100);
         while !is(by, &file, motion) {
             if Instant::now() > until {
-                return Err(failed().detail("the kernel has not carried it out within 5 s"));
+                // Half a freeze is none. Where that is refused too, the caller is told of the first failure.
+                set(by, &file, motion.reverse()).ok();
+                return Err(failed().detail(
+                    "the kernel has not carried it out within 5 s, and it was taken back: a call that waits for a \
+                     supervisor's answer cannot be frozen",
+                ));
             }
             // The freezer of version 1 tries a process again only when it is told.
             set(by, &file, motion).map_err(begin)?;

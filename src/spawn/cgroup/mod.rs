@@ -61,7 +61,7 @@ impl Group {
         for place in
             plan.unified.iter().map(|place| &place.parent).chain(plan.legacy.iter().map(|p| &p.parent))
         {
-            sweep::once(place);
+            sweep::sweep(place);
         }
         remove::again();
         apply::make(plan)

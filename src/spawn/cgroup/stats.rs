@@ -1,6 +1,8 @@
 //! What a tree of processes uses, as its groups count it. It must not guess: what no group counts is `None`.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::Duration;
 
 use super::Group;
@@ -22,6 +24,8 @@ pub struct MemoryStats {
     pub major_faults: Option<u64>,
     /// Processes that the kernel ended for want of memory (cgroup v1: since Linux 4.13).
     pub oom_kills: Option<u64>,
+    /// How often this group's own limit of memory was reached.
+    pub limit_hits: Option<u64>,
 }
 
 /// CPU time of the tree.
@@ -107,27 +111,34 @@ pub struct Stats {
     pub pressure: Pressure,
 }
 
-/// The one file that counts CPU time, for whoever reads it often.
-#[derive(Clone, Debug)]
+/// The one file that counts CPU time, for whoever reads it often: opened once, as the caller may run out of descriptors later.
+#[derive(Debug)]
 pub(crate) enum CpuFile {
     /// `cpu.stat` of version 2, which every group has.
-    Unified(PathBuf),
+    Unified(File),
     /// `cpuacct.usage` of version 1.
-    Legacy(PathBuf),
+    Legacy(File),
 }
 
 impl CpuFile {
     pub(super) fn of(group: &Group) -> Option<Self> {
-        let legacy = || Some(Self::Legacy(group.legacy_with("cpuacct")?.path().to_path_buf()));
-        let unified = group.unified.as_ref().map(|dir| Self::Unified(dir.path().to_path_buf()));
-        unified.filter(|file| file.read().is_some()).or_else(legacy)
+        let legacy = || {
+            let dir = group.legacy_with("cpuacct")?;
+            File::open(dir.path().join("cpuacct.usage")).ok().map(Self::Legacy)
+        };
+        let unified = group.unified.as_ref().and_then(|dir| File::open(dir.path().join("cpu.stat")).ok());
+        unified.map(Self::Unified).filter(|file| file.read().is_some()).or_else(legacy)
     }
 
     /// What the tree has used; `None` where the group is gone.
     pub(crate) fn read(&self) -> Option<Duration> {
+        let (Self::Unified(file) | Self::Legacy(file)) = self;
+        let mut bytes = [0; 512];
+        let length = file.read_at(&mut bytes, 0).ok()?;
+        let text = String::from_utf8_lossy(bytes.get(..length)?).into_owned();
         match self {
-            Self::Unified(dir) => Table::read(dir, "cpu.stat").micros("usage_usec"),
-            Self::Legacy(dir) => number(dir, "cpuacct.usage").map(Duration::from_nanos),
+            Self::Unified(_) => Table(text).micros("usage_usec"),
+            Self::Legacy(_) => text.trim().parse().ok().map(Duration::from_nanos),
         }
     }
 }
@@ -182,6 +193,8 @@ fn unified(dir: &Path) -> Stats {
             faults: memory.get("pgfault"),
             major_faults: memory.get("pgmajfault"),
             oom_kills: events.get("oom_kill"),
+            // That of groups above is not in it; since Linux 5.2.
+            limit_hits: Table::read(dir, "memory.events.local").get("max").or_else(|| events.get("max")),
         },
         cpu: CpuStats {
             user: cpu.micros("user_usec"),
@@ -246,6 +259,7 @@ fn legacy_memory(dir: &Path) -> MemoryStats {
         faults: stat.get("total_pgfault"),
         major_faults: stat.get("total_pgmajfault"),
         oom_kills: Table::read(dir, "memory.oom_control").get("oom_kill"),
+        limit_hits: number(dir, "memory.failcnt"),
     }
 }
 

@@ -20,21 +20,31 @@ pub(crate) fn set_motion(init: i32, program: i32, motion: Motion) -> FrozenBy {
     for _ in 0..ROUNDS {
         // Init adopts what lost its parent.
         let adopted = if init == program { Vec::new() } else { children(init) };
-        let mut open: Vec<i32> = adopted.into_iter().chain([program]).collect();
+        let top = |pid| (pid, if pid == program { None } else { Some(init) });
+        let mut open: Vec<(i32, Option<i32>)> = adopted.into_iter().chain([program]).map(top).collect();
         let mut fresh = false;
-        while let Some(pid) = open.pop() {
+        while let Some((pid, parent)) = open.pop() {
             if seen.insert(pid) {
                 fresh = true;
-                // ESRCH: it has ended meanwhile, which is as good.
-                sys::open_pidfd(pid).and_then(|pidfd| sys::send_signal(&pidfd, signal)).ok();
+                send(pid, parent, signal);
             }
-            open.extend(children(pid).into_iter().filter(|child| !seen.contains(child)));
+            let below = children(pid).into_iter().filter(|child| !seen.contains(child));
+            open.extend(below.map(|child| (child, Some(pid))));
         }
         if !fresh {
             break;
         }
     }
     FrozenBy::Stop
+}
+
+/// Through a pidfd, and only if the number was still that of a child of `parent` when it was opened.
+fn send(pid: i32, parent: Option<i32>, signal: i32) {
+    let Ok(pidfd) = sys::open_pidfd(pid) else { return };
+    if parent.is_none_or(|parent| children(parent).contains(&pid)) {
+        // ESRCH: it has ended meanwhile, which is as good.
+        sys::send_signal(&pidfd, signal).ok();
+    }
 }
 
 fn children(pid: i32) -> Vec<i32> {
