@@ -80,8 +80,9 @@ pub use policy::{
 };
 pub use process::{
     Broker, Channel, Child, ChildStderr, ChildStdin, ChildStdout, Clock, Command, ConnectDecision,
-    ConnectRequest, Core, ExecDecision, ExecRequest, ExitStatus, Held, Message, OpenDecision, OpenPurpose,
-    OpenRequest, Outcome, PeerAddress, RawMode, Sandbox, Stdio, Terminal, Usage, Verdict, WindowSize,
+    ConnectRequest, Contended, Core, Event, EventKind, Events, ExecDecision, ExecRequest, ExitStatus, Held,
+    Message, OpenDecision, OpenPurpose, OpenRequest, Outcome, PeerAddress, RawMode, Sandbox, Stalled, Stdio,
+    Terminal, Threshold, Told, Unavailable, Usage, Verdict, Watch, WindowSize,
 };
 pub use spawn::{
     CallError, CpuStats, Enforcement, FilterState, FrozenBy, IoStats, LandlockPath, LandlockPathState,

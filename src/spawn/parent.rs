@@ -53,12 +53,13 @@ pub(crate) struct Parent {
     pidfd: OwnedFd,
     socket: OwnedFd,
     brief: Brief,
-    group: Option<Group>,
+    group: Option<Arc<Group>>,
     reaped: Mutex<Option<Reaped>>,
 }
 
 impl Parent {
     pub(super) fn new(cloned: Cloned, socket: OwnedFd, brief: Brief, group: Option<Group>) -> Self {
+        let group = group.map(Arc::new);
         Self { pid: cloned.pid, pidfd: cloned.pidfd, socket, brief, group, reaped: Mutex::new(None) }
     }
 
@@ -73,7 +74,12 @@ impl Parent {
 
     /// The control groups that it is in.
     pub(crate) fn group(&self) -> Option<&Group> {
-        self.group.as_ref()
+        self.group.as_deref()
+    }
+
+    /// The same for those who may look at them after the child's end.
+    pub(crate) fn shared_group(&self) -> Option<Arc<Group>> {
+        self.group.clone()
     }
 
     pub(crate) fn brief(&self) -> &Brief {
@@ -218,6 +224,10 @@ impl Drop for Parent {
             && let Ok(pidfd) = self.pidfd.try_clone()
         {
             reap_later(pidfd);
+        }
+        // Who looks at them meanwhile does not keep them.
+        if let Some(group) = &self.group {
+            group.finish();
         }
     }
 }

@@ -27,8 +27,8 @@ pub(crate) use notify::{
 };
 pub(crate) use probe::{landlock_abi, last_capability, probe_call, secure_exec, try_clone_namespaces};
 pub(crate) use process::{
-    Block, Reaped, close_on_exec, duplicate, exit_info, kill_by_number, open_pidfd, poll_fd, readable_fds,
-    reap, receive_with_pid, secret, send_signal, set_limit, set_priority,
+    Block, Reaped, close_on_exec, duplicate, exit_info, is_urgent, kill_by_number, open_pidfd, poll_fd,
+    readable_fds, reap, receive_with_pid, secret, send_signal, set_limit, set_priority,
 };
 pub(crate) use terminal::{set_window_size, terminal_peer, window_size};
 

@@ -12,6 +12,7 @@ mod report;
 mod stats;
 mod stop;
 mod sweep;
+mod tally;
 
 pub use control::FrozenBy;
 pub(crate) use control::Motion;
@@ -19,6 +20,7 @@ pub use report::LimitState;
 pub(crate) use stats::CpuFile;
 pub use stats::{CpuStats, IoStats, MemoryStats, Pressure, ProcessStats, Stall, Stats};
 pub(crate) use stop::set_motion as stop_tree;
+pub(crate) use tally::{Sheet, Tally};
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -52,6 +54,9 @@ pub(crate) struct Group {
     /// Limits of the program's process, for what no group could hold.
     pending: Vec<(GroupLimit, Resource, u64)>,
     last: Mutex<Option<Stats>>,
+    last_tally: Mutex<Option<Tally>>,
+    /// Whether someone wants to know the last tally.
+    watched: AtomicBool,
     gone: AtomicBool,
 }
 
@@ -190,6 +195,7 @@ impl Group {
         if let Some(stats) = stats::read(self) {
             *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(stats);
         }
+        self.store_tally();
         if !control::is_empty(self) {
             // A drop has nobody to tell; what cannot be removed is tried again by the next launch.
             control::kill(self).ok();
