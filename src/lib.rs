@@ -76,13 +76,13 @@ pub use policy::{
     DeviceRule, Execution, FileItem, Filter, Grace, GroupLimit, Hardening, IdRange, Identity, Init, IoMax,
     Landlock, Launch, Limit, LimitKind, Mapping, Mount, MountKind, NamespaceSets, Namespaces, Need,
     NewPrivileges, Policy, ProcMount, ProcRung, Resource, Root, Rule, Scopes, Session, Source, Submounts,
-    TimeOffsets, Tmpfs, Wanted, Width, prefer,
+    Tether, TimeOffsets, Tmpfs, Wanted, Width, prefer,
 };
 pub use process::{
     Broker, Channel, Child, ChildStderr, ChildStdin, ChildStdout, Clock, Command, ConnectDecision,
-    ConnectRequest, Contended, Core, Event, EventKind, Events, ExecDecision, ExecRequest, ExitStatus, Held,
-    Message, OpenDecision, OpenPurpose, OpenRequest, Outcome, PeerAddress, RawMode, Sandbox, Stalled, Stdio,
-    Terminal, Threshold, Told, Unavailable, Usage, Verdict, Watch, WindowSize,
+    ConnectRequest, Contended, Core, Detached, Event, EventKind, Events, ExecDecision, ExecRequest,
+    ExitStatus, Held, Message, OpenDecision, OpenPurpose, OpenRequest, Outcome, PeerAddress, RawMode,
+    Sandbox, Stalled, Stdio, Terminal, Threshold, Told, Unavailable, Usage, Verdict, Watch, WindowSize,
 };
 pub use spawn::{
     CallError, CpuStats, Enforcement, FilterState, FrozenBy, IoStats, LandlockPath, LandlockPathState,

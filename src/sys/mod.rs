@@ -12,7 +12,7 @@ mod probe;
 mod process;
 mod terminal;
 
-pub(crate) use group::{attach_device_program, attribute_is};
+pub(crate) use group::{attach_device_program, attribute_is, set_attribute};
 pub(crate) use lower::{
     add_rule, attach_filter, create_ruleset, own_capabilities, prctl, restrict_self, set_own_capabilities,
 };

@@ -205,6 +205,20 @@ impl Group {
         }
     }
 
+    /// From now on nobody has to own the groups while something is in them.
+    pub(super) fn mark_detached(&self) -> Result<()> {
+        let marked = self.dirs().try_for_each(|dir| dir::mark_detached(dir.path()));
+        marked.map_err(|refused| {
+            let error = Error::new(ErrorKind::Process, Step::Cgroup, refused.file.clone());
+            error.call(refused.call, refused.errno)
+        })
+    }
+
+    /// Leaves what is in the groups to itself, and the groups to who sweeps.
+    pub(super) fn abandon(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+    }
+
     /// Changes a limit. Nothing changes where the kernel refuses.
     pub(crate) fn set_limit(&self, limit: &GroupLimit) -> Result<LimitState> {
         let gone = self.gone.load(Ordering::SeqCst);
