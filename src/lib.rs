@@ -81,8 +81,9 @@ pub use policy::{
 pub use process::{
     Broker, Channel, Child, ChildStderr, ChildStdin, ChildStdout, Clock, Command, ConnectDecision,
     ConnectRequest, Contended, Core, Detached, Event, EventKind, Events, ExecDecision, ExecRequest,
-    ExitStatus, Held, Message, OpenDecision, OpenPurpose, OpenRequest, Outcome, PeerAddress, RawMode,
-    Sandbox, Stalled, Stdio, Terminal, Threshold, Told, Unavailable, Usage, Verdict, Watch, WindowSize,
+    ExitStatus, Held, Living, Message, OpenDecision, OpenPurpose, OpenRequest, Outcome, PeerAddress,
+    ProcessInfo, ProcessRole, ProcessState, RawMode, Sandbox, Stalled, Stdio, Terminal, Threshold, Told,
+    Unavailable, Usage, Verdict, Watch, WindowSize, living,
 };
 pub use spawn::{
     CallError, CpuStats, Enforcement, FilterState, FrozenBy, IoStats, LandlockPath, LandlockPathState,

@@ -6,6 +6,7 @@ mod apply;
 mod control;
 mod dir;
 mod files;
+mod members;
 mod name;
 mod remove;
 mod report;
