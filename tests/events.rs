@@ -18,6 +18,7 @@ mod tests {
     use std::fs;
     use std::io::Write;
     use std::os::fd::AsFd;
+    use std::path::Path;
     use std::thread;
     use std::time::Duration;
 
@@ -312,8 +313,8 @@ mod tests {
 
     fn open() -> Vec<(String, String)> {
         let entries = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
-        let name = |path: &std::path::Path| path.file_name().unwrap().to_string_lossy().into_owned();
-        let to = |path: &std::path::Path| fs::read_link(path).unwrap_or_default().display().to_string();
+        let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+        let to = |path: &Path| fs::read_link(path).unwrap_or_default().display().to_string();
         let all = entries.map(|path| (name(&path), to(&path)));
         all.filter(|(_, to)| !to.starts_with("/proc/")).collect()
     }

@@ -176,7 +176,7 @@ impl Sources {
         options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
         let mut file = above(|| options.open(&path)).map_err(|error| io("open", &error))?;
         file.write_all(threshold.text().as_bytes()).map_err(|error| {
-            let even = threshold.window.as_micros() % 2_000_000 == 0;
+            let even = threshold.window.as_micros().is_multiple_of(2_000_000);
             let plain = error.raw_os_error() == Some(libc::EINVAL) && !even;
             let more = if plain { ": without CAP_SYS_RESOURCE a window is a multiple of 2 s" } else { "" };
             format!("{}{more}", io("write", &error))
