@@ -172,7 +172,8 @@ while True: signal.pause()";
             let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
             let up = lines.by_ref().take(5).map(Result::unwrap).filter(|line| line == "up").count();
             assert_eq!(up, 5, "{way}");
-            assert_eq!(child.signal_all(libc::SIGUSR1).unwrap(), 5, "{way}");
+            // The orphan's parent may still be about to end.
+            assert!((5..=6).contains(&child.signal_all(libc::SIGUSR1).unwrap()), "{way}");
             let got = lines.by_ref().take(5).map(Result::unwrap).filter(|line| line == "got").count();
             assert_eq!(got, 5, "{way}");
             assert!(child.try_wait().unwrap().is_none(), "{way}: init goes on");
