@@ -76,14 +76,16 @@ pub use policy::{
     DeviceRule, Execution, FileItem, Filter, Grace, GroupLimit, Hardening, IdRange, Identity, Init, IoMax,
     Landlock, Launch, Limit, LimitKind, Mapping, Mount, MountKind, NamespaceSets, Namespaces, Need,
     NewPrivileges, Policy, ProcMount, ProcRung, Resource, Root, Rule, Scopes, Session, Source, Submounts,
-    TimeOffsets, Tmpfs, Wanted, Width, prefer,
+    Tether, TimeOffsets, Tmpfs, Wanted, Width, prefer,
 };
 #[cfg(feature = "tokio")]
 pub use process::AsyncChild;
 pub use process::{
     Broker, Channel, Child, ChildStderr, ChildStdin, ChildStdout, Clock, Command, ConnectDecision,
-    ConnectRequest, Core, ExecDecision, ExecRequest, ExitStatus, Held, Message, OpenDecision, OpenPurpose,
-    OpenRequest, Outcome, PeerAddress, RawMode, Sandbox, Stdio, Terminal, Usage, Verdict, WindowSize,
+    ConnectRequest, Contended, Core, Detached, Event, EventKind, Events, ExecDecision, ExecRequest,
+    ExitStatus, Held, Living, Message, OpenDecision, OpenPurpose, OpenRequest, Outcome, PeerAddress,
+    ProcessInfo, ProcessRole, ProcessState, RawMode, Sandbox, Stalled, Stdio, Terminal, Threshold, Told,
+    Unavailable, Usage, Verdict, Watch, WindowSize, living,
 };
 pub use spawn::{
     CallError, CpuStats, Enforcement, FilterState, FrozenBy, IoStats, LandlockPath, LandlockPathState,

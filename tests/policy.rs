@@ -108,6 +108,11 @@ mod tests {
             (builder().nice(prefer(-21)), "OutOfRange", &["nice", "-21", "-20"]),
             (builder().oom_score_adj(1001), "OutOfRange", &["oom_score_adj", "1001", "1000"]),
             (builder().limits(above), "SoftAboveHard", &["RLIMIT_STACK", "9", "8"]),
+            (
+                builder().allow_outliving_caller().init(Init::Program),
+                "DetachWithoutInit",
+                &["allow_outliving_caller()", "init"],
+            ),
             (builder().memory_high(9), "GroupLimit", &["memory_high", "9", "page"]),
             (builder().wall_time(Duration::ZERO), "ZeroLimit", &["wall_time()", "nothing"]),
             (builder().wall_time(SECOND).grace(9, SECOND), "BadGraceSignal", &["grace()", "9", "SIGKILL"]),

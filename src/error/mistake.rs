@@ -65,6 +65,10 @@ pub enum Mistake {
     BadGraceSignal { signal: i32 },
     #[error("grace() without a clock: give wall_time() or cpu_time(), too")]
     GraceWithoutClock,
+    #[error(
+        "allow_outliving_caller() needs the crate's init: without one the kernel itself ties the program to its caller"
+    )]
+    DetachWithoutInit,
     #[error("{resource}: the soft limit {soft} is above the hard one {hard}")]
     SoftAboveHard { resource: &'static str, soft: u64, hard: u64 },
     #[error("limit {limit}: {why}")]

@@ -84,6 +84,8 @@ pub enum Step {
     Clocks,
     /// Waiting for the end.
     Wait,
+    /// Looking at what runs.
+    Observe,
     /// Ending what runs.
     Kill,
     /// Counting the threads of the calling process.
@@ -131,6 +133,7 @@ impl Display for Step {
             Self::Exec => "exec",
             Self::Clocks => "clocks",
             Self::Wait => "wait",
+            Self::Observe => "observe",
             Self::Kill => "kill",
             Self::Threads => "threads",
         })

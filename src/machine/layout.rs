@@ -37,6 +37,8 @@ pub(crate) const MESSAGE: u32 = 0x140;
 pub(crate) const FD_END: u32 = 0x150;
 /// u64: first descriptor number that nothing of the child's uses, for the same hosts.
 pub(crate) const FREE_FD: u32 = 0x158;
+/// u64: 1 once the caller lets the sandbox outlive it; init looks at it when the caller is gone.
+pub(crate) const DETACHED: u32 = 0x160;
 /// `struct robust_list_head` (set_robust_list(2)): the kernel's own word that the child has left its memory, by exec or end.
 pub(crate) const ROBUST_HEAD: u32 = 0x168;
 /// The one entry of that list.

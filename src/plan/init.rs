@@ -1,7 +1,7 @@
 //! PID 1: the tail of the plan's own table. It reaps, forwards signals, passes on the exact wait status, and ends
 //! everything when the program or the caller's process ends.
 
-use super::asm::{Assembler, Call, Cell, Operand, fd, null, num, sym};
+use super::asm::{Assembler, Call, Cell, Label, Operand, fd, null, num, sym};
 use super::capability;
 use super::context::{Context, u64_of};
 use super::gate::pollfd;
@@ -9,9 +9,10 @@ use super::seccomp;
 use crate::error::{Result, Step};
 use crate::host::Features;
 use crate::machine::layout::{
-    FD_CALLER, FD_END, FD_SCRATCH, INIT_PROGRESS, PROGRAM_PID, PROGRESS, RUSAGE, STATUS, STATUS_VALID,
+    DETACHED, FD_CALLER, FD_END, FD_SCRATCH, INIT_PROGRESS, PROGRAM_PID, PROGRESS, RUSAGE, STATUS,
+    STATUS_VALID,
 };
-use crate::policy::{Init, Namespaces};
+use crate::policy::{Init, Namespaces, Tether};
 
 /// Offset of revents in the second word half of a pollfd: bits 16 to 31.
 const REVENTS: u64 = 0xffff_0000;
@@ -132,6 +133,7 @@ pub(super) fn close_until(asm: &mut Assembler, first: &Operand, end: &Operand) {
 /// Waits for signals and for the caller's end.
 fn serve(context: &mut Context<'_>, pid: Cell) {
     context.asm.step(Step::Init, "serve");
+    let tether = context.policy.hardening.tether;
     let asm = &mut context.asm;
     let polled = asm.cell_with("polled", &[pollfd(FD_SCRATCH), pollfd(FD_CALLER)]);
     let info = asm.cell_of("siginfo", SIGINFO_SIZE);
@@ -139,7 +141,8 @@ fn serve(context: &mut Context<'_>, pid: Cell) {
     asm.bind(again);
     let call = Call::new(libc::SYS_ppoll, "ppoll").arg(polled.pointer()).arg(num(2));
     asm.call(call.arg(null()).arg(null()).arg(num(8)));
-    asm.if_differs(&polled.half(12), REVENTS, num(0), end);
+    let orphaned = asm.label();
+    asm.if_differs(&polled.half(12), REVENTS, num(0), orphaned);
     let call = Call::new(libc::SYS_read, "read").arg(fd(FD_SCRATCH, "signals")).arg(info.pointer());
     asm.call(call.arg(num(128)));
     asm.if_equal(&info.half(0), 0xffff_ffff, num(i64::from(libc::SIGCHLD)), reap);
@@ -149,13 +152,28 @@ fn serve(context: &mut Context<'_>, pid: Cell) {
     asm.goto(again);
     asm.bind(reap);
     reap_all(context, pid, again, end);
+    context.asm.bind(orphaned);
+    if tether == Tether::UntilDetached {
+        orphan(&mut context.asm, polled, again);
+    }
     context.asm.bind(end);
     let call = Call::new(libc::SYS_exit_group, "exit_group").arg(num(0));
     context.asm.call(call);
 }
 
+/// The caller is gone. If it had said before that this may be so, nothing is to be heard of it any more, and init goes on.
+fn orphan(asm: &mut Assembler, polled: Cell, again: Label) {
+    const NOBODY: i64 = (1 << 32) | 0xffff_ffff;
+    let (said, stay) = (Cell::brief(DETACHED, "detached"), asm.label());
+    asm.if_differs(&said.word(), u64::MAX, num(1), stay);
+    let caller = Cell { address: polled.address.plus(8), name: "polled" };
+    asm.set(caller, &sym(NOBODY.cast_unsigned(), "{-1, POLLIN}"), &num(0));
+    asm.goto(again);
+    asm.bind(stay);
+}
+
 /// One SIGCHLD can stand for many children.
-fn reap_all(context: &mut Context<'_>, pid: Cell, again: super::asm::Label, end: super::asm::Label) {
+fn reap_all(context: &mut Context<'_>, pid: Cell, again: Label, end: Label) {
     let asm = &mut context.asm;
     let (status, usage, ended) = (asm.cell("status"), asm.cell_of("usage", 144), asm.cell("ended"));
     let (more, other) = (asm.label(), asm.label());

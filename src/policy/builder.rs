@@ -14,7 +14,7 @@ use super::limit::{Limit, Resource};
 use super::mount::{Access, FileItem, Mount, MountKind, ProcMount, Root, Source, Tmpfs};
 use super::namespace::{NamespaceSets, Namespaces};
 use super::preset;
-use super::process::{Hardening, Init, Launch, NewPrivileges, Session, TimeOffsets};
+use super::process::{Hardening, Init, Launch, NewPrivileges, Session, Tether, TimeOffsets};
 use super::seccomp::Filter;
 use super::wanted::Wanted;
 use super::{Need, Policy};
@@ -340,6 +340,12 @@ impl Builder {
     /// A weakening: the program stays in the caller's session and can reach its terminal.
     pub fn share_session(self) -> Self {
         self.harden(|hardening| hardening.session = Session::Shared)
+    }
+
+    /// A weakening: [`crate::Child::detach`] may give the tether up, and then what runs inside outlives the caller's process.
+    /// Until then it ends with the caller as ever. It needs the crate's init.
+    pub fn allow_outliving_caller(self) -> Self {
+        self.harden(|hardening| hardening.tether = Tether::UntilDetached)
     }
 
     /// Whether `path` is the target of an item that stands already.

@@ -11,7 +11,7 @@ use super::identity::{IdRange, Mapping};
 use super::landlock::{AccessFs, Landlock, StandIn};
 use super::mount::{Bind, Hiding, Mount, MountKind, ProcRung, Root, Source};
 use super::namespace::Namespaces;
-use super::process::{Init, NewPrivileges};
+use super::process::{Init, NewPrivileges, Tether};
 use crate::error::{Error, Mistake, Result};
 
 /// The kernel's limit on a path with its NUL (limits.h).
@@ -285,6 +285,9 @@ fn process(policy: &Policy, mistakes: &mut Vec<Mistake>) {
                 hard: limit.hard,
             });
         }
+    }
+    if hardening.tether == Tether::UntilDetached && policy.init == Init::Program {
+        mistakes.push(Mistake::DetachWithoutInit);
     }
     let mounts_proc = |set: &Namespaces| set.contains(Namespaces::MOUNT) || !stands_in(policy);
     let missing_pid =

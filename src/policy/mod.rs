@@ -34,7 +34,7 @@ pub use mount::{
     Submounts, Tmpfs,
 };
 pub use namespace::{NamespaceSets, Namespaces};
-pub use process::{Hardening, Init, Launch, NewPrivileges, Session, TimeOffsets};
+pub use process::{Hardening, Init, Launch, NewPrivileges, Session, Tether, TimeOffsets};
 pub use seccomp::{Action, Architecture, Argument, Condition, Filter, Rule, Width};
 pub(crate) use seccomp::{LaunchCalls, Test, X32_BIT};
 pub use wanted::{Need, Wanted, prefer};

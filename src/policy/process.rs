@@ -37,6 +37,16 @@ pub enum Launch {
     Copy,
 }
 
+/// Whether a sandbox may outlive its caller's process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Tether {
+    /// Never. The default.
+    #[default]
+    Always,
+    /// A weakening: from [`crate::Child::detach`] on.
+    UntilDetached,
+}
+
 /// Options of the process that harden or change it; each is one system call at most.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hardening {
@@ -62,6 +72,8 @@ pub struct Hardening {
     pub no_new_privs: NewPrivileges,
     /// Whether the program stays in the caller's session, and so at its terminal.
     pub session: Session,
+    /// Whether it may outlive the caller. Only by [`crate::Builder::allow_outliving_caller`].
+    pub tether: Tether,
 }
 
 /// Whether an exec may gain privileges.
@@ -96,6 +108,7 @@ impl Default for Hardening {
             own_keyring: Some(().into()),
             no_new_privs: NewPrivileges::Never,
             session: Session::New,
+            tether: Tether::Always,
         }
     }
 }

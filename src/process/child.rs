@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::channel::Channel;
 use super::clock::Watched;
 use super::ends::Ends;
+use super::living::Registered;
 use super::outcome::{ExitStatus, Outcome, Usage};
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
 use super::terminal::Terminal;
@@ -42,6 +43,7 @@ pub struct Child {
     pub(super) killed: AtomicBool,
     pub(super) flooded: AtomicBool,
     pub(super) clocks: Option<Watched>,
+    pub(super) registered: Option<Registered>,
 }
 
 impl Child {
@@ -57,6 +59,7 @@ impl Child {
             killed,
             flooded,
             clocks,
+            registered: None,
         }
     }
 
@@ -70,6 +73,12 @@ impl Child {
     #[must_use]
     pub fn init_id(&self) -> u32 {
         self.running.parent.pid().unsigned_abs()
+    }
+
+    /// The name that the command gave it ([`crate::Command::name`]).
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.registered.as_ref().map(Registered::name)
     }
 
     /// What held when the program was about to run, read back from the kernel.

@@ -7,6 +7,7 @@ use super::child::Child;
 use super::clock;
 use super::cpu::Source;
 use super::ends::Ends;
+use super::living;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::{Clocks, Need};
 use crate::spawn::{Enforcement, Group, Running};
@@ -17,11 +18,17 @@ use crate::spawn::{Enforcement, Group, Running};
 pub struct Held {
     running: Running,
     ends: Ends,
+    /// Under which it is listed among the living.
+    name: Option<String>,
 }
 
 impl Held {
     pub(super) fn new(running: Running, ends: Ends) -> Self {
-        Self { running, ends }
+        Self { running, ends, name: None }
+    }
+
+    pub(super) fn named(self, name: Option<String>) -> Self {
+        Self { name, ..self }
     }
 
     /// The pid that will be the program's, as the caller sees it.
@@ -71,10 +78,11 @@ impl Held {
         let clocks = self.running.fence.policy.clocks().clone();
         let source = self.meter(&clocks)?;
         let ready = clock::prepare(&clocks, self.running.parent.pidfd(), source)?;
+        let registered = self.name.take().map(|name| living::enter(name, &self.running)).transpose()?;
         let released = Instant::now();
         self.running.release()?;
         let expired = ready.map(|ready| ready.begin(released));
-        Ok(Child::new(self.running, self.ends, expired))
+        Ok(Child { registered, ..Child::new(self.running, self.ends, expired) })
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process;
 use std::result::Result as StdResult;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::Builder;
@@ -24,8 +24,8 @@ use super::source::Found;
 use super::watchdog::{reap_later, watch};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::machine::layout::{
-    ARGV, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SCRATCH, FD_SCRATCH_TARGET, FD_SOCKET, FREE_FD, SECRET,
-    SECRET_HIGH, SECRET_LOW, TAIL_ENTRY,
+    ARGV, DETACHED, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SCRATCH, FD_SCRATCH_TARGET, FD_SOCKET, FREE_FD,
+    SECRET, SECRET_HIGH, SECRET_LOW, TAIL_ENTRY,
 };
 use crate::machine::wire::{MESSAGE_SIZE, Message};
 use crate::plan::Plan;
@@ -53,13 +53,24 @@ pub(crate) struct Parent {
     pidfd: OwnedFd,
     socket: OwnedFd,
     brief: Brief,
-    group: Option<Group>,
+    group: Option<Arc<Group>>,
     reaped: Mutex<Option<Reaped>>,
+    /// Whether it may go on without this process.
+    detached: AtomicBool,
 }
 
 impl Parent {
     pub(super) fn new(cloned: Cloned, socket: OwnedFd, brief: Brief, group: Option<Group>) -> Self {
-        Self { pid: cloned.pid, pidfd: cloned.pidfd, socket, brief, group, reaped: Mutex::new(None) }
+        let group = group.map(Arc::new);
+        Self {
+            pid: cloned.pid,
+            pidfd: cloned.pidfd,
+            socket,
+            brief,
+            group,
+            reaped: Mutex::new(None),
+            detached: AtomicBool::new(false),
+        }
     }
 
     /// The pid of init, or of the program where there is no init.
@@ -73,7 +84,12 @@ impl Parent {
 
     /// The control groups that it is in.
     pub(crate) fn group(&self) -> Option<&Group> {
-        self.group.as_ref()
+        self.group.as_deref()
+    }
+
+    /// The same for those who may look at them after the child's end.
+    pub(crate) fn shared_group(&self) -> Option<Arc<Group>> {
+        self.group.clone()
     }
 
     pub(crate) fn brief(&self) -> &Brief {
@@ -127,6 +143,17 @@ impl Parent {
                 (_, Err(errno)) => return Err(failed("recvmsg", errno)),
             }
         }
+    }
+
+    /// Gives the tether up: the groups are marked first, so that no other process sweeps them, then init may go on without
+    /// this process, and dropping this value ends nothing.
+    pub(crate) fn detach(&self) -> Result<()> {
+        if let Some(group) = &self.group {
+            group.mark_detached()?;
+        }
+        self.detached.store(true, Ordering::SeqCst);
+        self.brief.map().set_word(DETACHED, 1);
+        Ok(())
     }
 
     /// Kills init and with it everything in its pid namespace; then it is reaped, which the kernel lets happen only when
@@ -218,11 +245,21 @@ fn status_death(status: i32) -> Death {
 impl Drop for Parent {
     fn drop(&mut self) {
         let known = self.reaped.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if self.detached.load(Ordering::SeqCst) && !known {
+            if let Some(group) = &self.group {
+                group.abandon();
+            }
+            return;
+        }
         if !known
             && self.end() == Reaped::Running
             && let Ok(pidfd) = self.pidfd.try_clone()
         {
             reap_later(pidfd);
+        }
+        // Who looks at them meanwhile does not keep them.
+        if let Some(group) = &self.group {
+            group.finish();
         }
     }
 }

@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::errno::Errno as NixErrno;
+
 use super::{Errno, address, raw};
 
 /// Whether the extended attribute `name` of a file has this value (`getxattr`, xattr(7)); what cannot be read has not.
@@ -15,6 +17,15 @@ pub(crate) fn attribute_is(path: &Path, name: &CStr, value: &[u8]) -> bool {
     // SAFETY: both names end with NUL; the kernel writes at most the 16 bytes of `buffer`, which lives across the call.
     let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), at, buffer.len()) };
     usize::try_from(length).is_ok_and(|length| buffer.get(..length) == Some(value))
+}
+
+/// `setxattr(path, name, value)` (`user.` attributes of a control group: since Linux 5.7).
+pub(crate) fn set_attribute(path: &Path, name: &CStr, value: &[u8]) -> Result<(), Errno> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| libc::EINVAL)?;
+    let at = value.as_ptr().cast();
+    // SAFETY: both names end with NUL; the kernel reads the bytes of `value`, which lives across the call.
+    let done = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), at, value.len(), 0) };
+    if done == 0 { Ok(()) } else { Err(NixErrno::last_raw()) }
 }
 
 /// `bpf(BPF_PROG_LOAD)` of a program of the type `BPF_PROG_TYPE_CGROUP_DEVICE` (since Linux 4.15), one word an instruction, and

@@ -14,7 +14,7 @@ mod process;
 mod reactor;
 mod terminal;
 
-pub(crate) use group::{attach_device_program, attribute_is};
+pub(crate) use group::{attach_device_program, attribute_is, set_attribute};
 pub(crate) use lower::{
     add_rule, attach_filter, create_ruleset, own_capabilities, prctl, restrict_self, set_own_capabilities,
 };
@@ -29,8 +29,8 @@ pub(crate) use notify::{
 };
 pub(crate) use probe::{landlock_abi, last_capability, probe_call, secure_exec, try_clone_namespaces};
 pub(crate) use process::{
-    Block, Reaped, close_on_exec, duplicate, exit_info, kill_by_number, open_pidfd, poll_fd, readable_fds,
-    reap, receive_with_pid, secret, send_signal, set_limit, set_priority,
+    Block, Reaped, close_on_exec, duplicate, exit_info, is_urgent, kill_by_number, open_pidfd, poll_fd,
+    readable_fds, reap, receive_with_pid, secret, send_signal, set_limit, set_priority,
 };
 #[cfg(feature = "tokio")]
 pub(crate) use reactor::watch_readable;

@@ -137,6 +137,14 @@ pub(crate) fn poll_fd(fd: BorrowedFd<'_>, timeout_ms: i32) -> Result<bool, Errno
     readable_fds([fd], timeout_ms).map(|[ready]| ready != 0)
 }
 
+/// Whether a descriptor has something exceptional to tell now (`POLLPRI`, without `POLLERR`); a poll that fails says no.
+pub(crate) fn is_urgent(fd: BorrowedFd<'_>) -> bool {
+    let mut one = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLPRI, revents: 0 };
+    // SAFETY: `one` is one entry and lives across the call.
+    let result = unsafe { libc::poll(&raw mut one, 1, 0) };
+    result == 1 && one.revents == libc::POLLPRI
+}
+
 /// `recvmsg` of one datagram with the sender's pid (`SCM_CREDENTIALS`; unix(7)), as this process sees it. `Ok(None)` is the
 /// end of file. Descriptors are never accepted: there is no room for them in the control buffer.
 pub(crate) fn receive_with_pid(

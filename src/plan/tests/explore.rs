@@ -19,11 +19,14 @@ use crate::error::Step;
 use crate::host::Features;
 use crate::host::Host;
 use crate::machine::layout::BRIEF_BASE;
+use crate::machine::layout::DETACHED;
+use crate::machine::layout::STATUS_VALID;
 use crate::machine::layout::SUPERVISED;
 use crate::policy::Action;
 use crate::policy::Filter;
 use crate::policy::Init;
 use crate::policy::Policy;
+use crate::policy::Tether;
 
 /// What a kernel call plausibly fails with.
 pub(super) const ERRNOS: [i32; 13] = [
@@ -288,6 +291,29 @@ fn two_failures_of_the_proc_ladder_take_a_later_rung_or_end() {
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
     assert!(pairs > 200, "{pairs}");
+}
+
+#[test]
+fn init_goes_on_without_a_caller_that_has_let_go() {
+    let mut seen = 0;
+    for (name, plan, policy, host) in plans(|policy| policy) {
+        if policy.hardening.tether != Tether::UntilDetached {
+            continue;
+        }
+        for variant in variants(&policy, &host).into_iter().filter(|variant| variant.role == Role::Init) {
+            let mut launch = Launch::new(&plan, (&policy, &host), variant);
+            launch.world.script.caller_dies = true;
+            launch.world.put(BRIEF_BASE + u64::from(DETACHED), &1_u64.to_le_bytes());
+            let mut world = launch.world.clone();
+            let finish = launch.run(&mut world, launch.entry());
+            assert_eq!(finish, Finish::Exit, "{name}");
+            // It has served to the program's end, which only wait4 tells.
+            let word = world.word_at(BRIEF_BASE + u64::from(STATUS_VALID));
+            assert_eq!(word, Some(1), "{name}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "no policy lets go");
 }
 
 #[test]

@@ -96,6 +96,7 @@ fn options(builder: Builder) -> Builder {
         .disable_aslr(())
         .deny_memfd_exec(())
         .umask(0o077)
+        .allow_outliving_caller()
 }
 
 /// Rules for the mount tree, for a path and for ports.

@@ -163,6 +163,11 @@ impl Running {
         }
     }
 
+    /// Whether a thread of this process answers calls of the program.
+    pub(crate) fn is_supervised(&self) -> bool {
+        self.supervision.is_some()
+    }
+
     /// What its supervisor has seen so far.
     pub(crate) fn seen(&self) -> Seen {
         self.supervision.as_ref().map(Supervision::seen).unwrap_or_default()

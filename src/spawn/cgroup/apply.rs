@@ -37,6 +37,8 @@ pub(super) fn make(plan: &GroupPlan) -> Result<Group> {
         states: Mutex::new(Vec::new()),
         pending: Vec::new(),
         last: Mutex::new(None),
+        last_tally: Mutex::new(None),
+        watched: AtomicBool::new(false),
         gone: AtomicBool::new(false),
     };
     let mut maker = Maker { plan, group, unified: Err(plan.no_unified.clone().unwrap_or_default()) };

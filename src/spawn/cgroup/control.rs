@@ -128,7 +128,7 @@ pub(super) fn is_empty(group: &Group) -> bool {
     group.dirs().all(|dir| empty(dir.path()))
 }
 
-fn empty(dir: &Path) -> bool {
+pub(super) fn empty(dir: &Path) -> bool {
     if let Ok(text) = files::read(&dir.join("cgroup.events")) {
         return text.lines().any(|line| line == "populated 0");
     }

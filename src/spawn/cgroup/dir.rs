@@ -3,6 +3,7 @@
 //! Whoever finds a group of this crate, from whatever pid namespace or container, takes the lock (flock(2)) to learn whether
 //! someone still owns it: the kernel lets go of it with the last descriptor, however the owner ended.
 
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -50,6 +51,24 @@ impl Dir {
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.lock.as_fd()
     }
+}
+
+/// What a group is marked with whose sandbox may run on without an owner. Before Linux 5.7 a group takes no `user.` attribute,
+/// and root's `trusted.` ones.
+const MARKS: [&CStr; 2] = [c"user.ringfence.detached", c"trusted.ringfence.detached"];
+
+/// Marks a group as one that is not to be ended for want of an owner.
+pub(super) fn mark_detached(path: &Path) -> StdResult<(), Refused> {
+    let [first, second] = MARKS;
+    let marked = sys::set_attribute(path, first, b"1").or_else(|errno| {
+        if errno == libc::EOPNOTSUPP { sys::set_attribute(path, second, b"1") } else { Err(errno) }
+    });
+    marked.map_err(|errno| Refused::new(path, "setxattr", errno))
+}
+
+/// Whether a group is marked so.
+pub(super) fn is_detached(path: &Path) -> bool {
+    MARKS.iter().any(|mark| sys::attribute_is(path, mark, b"1"))
 }
 
 /// Takes the lock; without an errno where someone else has it.

@@ -6,12 +6,14 @@ mod apply;
 mod control;
 mod dir;
 mod files;
+mod members;
 mod name;
 mod remove;
 mod report;
 mod stats;
 mod stop;
 mod sweep;
+mod tally;
 
 pub use control::FrozenBy;
 pub(crate) use control::Motion;
@@ -19,6 +21,7 @@ pub use report::LimitState;
 pub(crate) use stats::CpuFile;
 pub use stats::{CpuStats, IoStats, MemoryStats, Pressure, ProcessStats, Stall, Stats};
 pub(crate) use stop::set_motion as stop_tree;
+pub(crate) use tally::{Sheet, Tally};
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -52,6 +55,9 @@ pub(crate) struct Group {
     /// Limits of the program's process, for what no group could hold.
     pending: Vec<(GroupLimit, Resource, u64)>,
     last: Mutex<Option<Stats>>,
+    last_tally: Mutex<Option<Tally>>,
+    /// Whether someone wants to know the last tally.
+    watched: AtomicBool,
     gone: AtomicBool,
 }
 
@@ -204,6 +210,7 @@ impl Group {
         if let Some(stats) = stats::read(self) {
             *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(stats);
         }
+        self.store_tally();
         if !control::is_empty(self) {
             // A drop has nobody to tell; what cannot be removed is tried again by the next launch.
             control::kill(self).ok();
@@ -211,6 +218,20 @@ impl Group {
         for dir in self.dirs() {
             remove::remove(dir.path());
         }
+    }
+
+    /// From now on nobody has to own the groups while something is in them.
+    pub(super) fn mark_detached(&self) -> Result<()> {
+        let marked = self.dirs().try_for_each(|dir| dir::mark_detached(dir.path()));
+        marked.map_err(|refused| {
+            let error = Error::new(ErrorKind::Process, Step::Cgroup, refused.file.clone());
+            error.call(refused.call, refused.errno)
+        })
+    }
+
+    /// Leaves what is in the groups to itself, and the groups to who sweeps.
+    pub(super) fn abandon(&self) {
+        self.gone.store(true, Ordering::SeqCst);
     }
 
     /// Changes a limit. Nothing changes where the kernel refuses.

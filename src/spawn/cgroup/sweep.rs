@@ -2,7 +2,7 @@
 //!
 //! A group is swept if its name is one of this crate's, nobody holds its lock, and its owner is not among the processes that
 //! can be judged from here. The lock alone tells across pid namespaces and containers; the process alone tells of a group
-//! that is just being made and not locked yet.
+//! that is just being made and not locked yet. One that is marked as detached stays for as long as something is in it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,6 +44,10 @@ pub(super) fn sweep(parent: &Path) {
         // An application was moved there, and what it has started lives on in it: nobody's sandbox.
         if name.starts_with(LEAF) {
             remove::at_once(&entry.path());
+            continue;
+        }
+        // Its caller has let it go.
+        if dir::is_detached(&entry.path()) && !control::empty(&entry.path()) {
             continue;
         }
         // Nobody owns it: what runs there has lost its caller, and ends.
