@@ -106,12 +106,8 @@ pub(super) fn answer(call: &NotifiedCall<'_>, decide: &Decide, limit: Duration) 
         ConnectDecision::Refuse(errno) => return Err(errno),
         ConnectDecision::Fd(fd) => fd,
         ConnectDecision::Connect => {
-            let confined = match kind {
-                SockType::Stream => true,
-                SockType::SeqPacket => address.family() == AddressFamily::Unix,
-                _ => false,
-            };
-            if !confined {
+            let local = address.family() == AddressFamily::Unix;
+            if kind != SockType::Stream && !(local && kind == SockType::SeqPacket) {
                 return Err(libc::EOPNOTSUPP);
             }
             let ours = connected(&address, kind, limit)?;
@@ -166,13 +162,12 @@ impl PeerAddress {
 
     /// Whom it reaches: a callback that refuses an IPv4 address must not be passed by its IPv6 spelling.
     fn unmapped(&self) -> Self {
-        match self {
-            Self::V6(address) => match address.ip().to_ipv4_mapped() {
-                Some(ip) => Self::V4(SocketAddrV4::new(ip, address.port())),
-                None => self.clone(),
-            },
-            other => other.clone(),
+        if let Self::V6(address) = self
+            && let Some(ip) = address.ip().to_ipv4_mapped()
+        {
+            return Self::V4(SocketAddrV4::new(ip, address.port()));
         }
+        self.clone()
     }
 }
 

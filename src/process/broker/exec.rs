@@ -129,7 +129,7 @@ fn arguments(call: &NotifiedCall<'_>, list: u64) -> StdResult<Vec<OsString>, i32
         left = left.checked_sub(POINTER + 1).ok_or(libc::E2BIG)?;
         let text = call.read_c_string(pointer, ARGUMENT.min(left)).map_err(|error| match error {
             CallError::TooLong => libc::E2BIG,
-            error => error.errno(),
+            CallError::Gone | CallError::Refused { .. } => error.errno(),
         })?;
         left = left.saturating_sub(text.as_bytes().len());
         out.push(OsStr::from_bytes(text.as_bytes()).to_owned());
