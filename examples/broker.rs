@@ -23,11 +23,14 @@ const SYSTEM: [&str; 8] = ["/usr", "/bin", "/lib", "/lib64", "/etc", "/dev", "/t
 /// Run a program behind a fence in which none of your files exist. What it opens is asked about, one by one: files below
 /// the directories that --allow names are opened for it, to be read, by this process; no other.
 ///
+/// Their contents cannot be changed. Their mode, times and attributes can, where the program has their owner's id: run by an
+/// ordinary user it has yours. Run by root, this process opens for it what root may read, in /etc too.
+///
 /// Exit status: the program's own; 2 where it did not exit by itself or could not be started.
 #[derive(Parser, Debug)]
 #[command(name = "broker", version, verbatim_doc_comment)]
 struct Args {
-    /// Open files below DIR for the program, to be read. No symlink is followed there
+    /// Open files below DIR for the program, to be read (mode and times can be changed by their owner). No symlink is followed there
     #[arg(long, value_name = "DIR")]
     allow: Vec<PathBuf>,
 

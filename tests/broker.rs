@@ -7,18 +7,18 @@ mod support;
 mod tests {
     use std::fs::{self, File};
     use std::io::{Read, Write};
-    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
     use std::os::fd::OwnedFd;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::fs::symlink;
-    use std::os::unix::net::{SocketAddr, UnixListener};
+    use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
     use std::path::{Path, PathBuf};
     use std::process;
     use std::sync::{Arc, Mutex};
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use nix::sys::socket::{Backlog, listen};
+    use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;
     use ringfence::{
@@ -104,7 +104,7 @@ mod tests {
              show(lambda: os.read(os.open('deep', os.O_RDONLY, dir_fd=f), 99))\n\
              show(lambda: os.read(os.open('../other', os.O_RDONLY, dir_fd=f), 99))\n\
              show(lambda: os.stat(d).st_size); show(lambda: os.stat(o).st_size)\n\
-             show(os.access, d, os.R_OK); show(os.access, o, os.R_OK)\n\
+             show(os.access, d, os.R_OK); show(os.access, o, os.R_OK);\n\
              show(lambda: open(b + '/new', 'w').write('made')); show(lambda: open(b + '/new').read())\n\
              show(os.open, b + '/new', os.O_CREAT | os.O_EXCL | os.O_WRONLY); show(os.open, b + '/absent', 0)\n\
              show(lambda: os.get_inheritable(os.open(d, os.O_RDONLY | os.O_CLOEXEC)))\n\
@@ -152,6 +152,25 @@ mod tests {
     }
 
     #[test]
+    fn access_answers_for_what_it_was_asked() {
+        let scratch = Scratch::new();
+        let (data, below) = (scratch.file("data", "contents"), scratch.directory("below"));
+        fs::write(below.join("deep"), "from below").unwrap();
+        let broker = data_and_below(&data, &below, &Arc::default());
+        let builder = sandbox().bind(&below, "/below", ringfence::Access::ReadOnly);
+        let script = format!(
+            "d, b = '{}', '{}'\nfor p in (d, b, b + '/deep', '/below/deep'):\n  \
+             print([os.access(p, m) for m in (os.R_OK, os.W_OK, os.X_OK)])",
+            data.display(),
+            below.display()
+        );
+        // The callback lets the first one be read only; the last one lies on a read-only mount.
+        let wanted =
+            ["[True, False, False]", "[True, True, True]", "[True, True, False]", "[True, False, False]"];
+        assert_eq!(lines(&run(builder, broker, &script)), wanted);
+    }
+
+    #[test]
     fn a_planted_symlink_leads_nowhere() {
         let scratch = Scratch::new();
         let secret = scratch.file("secret", "secret");
@@ -195,13 +214,15 @@ mod tests {
             "for p in ('/proc/self/environ', '/proc/self/fd/0', '/proc/self/cmdline', '/dev/zero', '{0}'):\n  \
              show(os.open, p, os.O_RDONLY)\n\
              show(os.open, '{0}', os.O_WRONLY); show(os.open, '/tmp', os.O_TMPFILE | os.O_RDWR)\n\
-             show(read, '/given', os.O_RDONLY)",
+             show(read, '/given', os.O_RDONLY)\n\
+             import ctypes, struct; c = ctypes.CDLL(None, use_errno=True)\n\
+             r = c.syscall(437, -100, b'/given', struct.pack('QQQ', 0, 0, 8), 24); print(r, errno.errorcode[ctypes.get_errno()])",
             fifo.display()
         );
         let seen = lines(&run(sandbox(), broker, &script));
         assert_eq!(seen[0], "EACCES");
         assert!(["ELOOP", "EACCES"].contains(&seen[1].as_str()), "{seen:?}");
-        assert_eq!(seen[2..], ["EACCES", "EACCES", "EACCES", "EACCES", "ENOTSUP", "b''"]);
+        assert_eq!(seen[2..], ["EACCES", "EACCES", "EACCES", "EACCES", "ENOTSUP", "b''", "-1 ENOTSUP"]);
         assert!(begin.elapsed() < Duration::from_secs(60));
     }
 
@@ -288,6 +309,87 @@ mod tests {
         drop((local, hidden, closed));
     }
 
+    /// A peer at one port, of IPv4, is allowed; no other.
+    fn only(allowed: u16) -> Broker {
+        Broker::new().connect_limit(Duration::MAX).on_connect(move |request| {
+            let fine = match &request.peer {
+                PeerAddress::V4(peer) => peer.port() == allowed,
+                PeerAddress::Abstract(_) => true,
+                PeerAddress::V6(_) | PeerAddress::Unix(_) | _ => false,
+            };
+            if fine { ConnectDecision::Connect } else { ConnectDecision::Refuse(libc::EACCES) }
+        })
+    }
+
+    #[test]
+    fn a_datagram_socket_that_would_send_to_anybody_is_not_given() {
+        let ends = [0; 2].map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        let [allowed, forbidden] = [0, 1].map(|end: usize| ends[end].local_addr().unwrap().port());
+        let name = format!("ringfence-datagram-{}", process::id());
+        let hidden = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let script = format!(
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nshow(s.connect, ('127.0.0.1', {allowed}))\n\
+             try: s.sendto(b'escaped', ('127.0.0.1', {forbidden}))\nexcept OSError: pass\n\
+             s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\nshow(s.connect, '\\0none')\n\
+             show(s.sendto, b'escaped', '\\0{name}')"
+        );
+        assert_eq!(
+            lines(&run(sandbox(), only(allowed), &script)),
+            ["ENOTSUP", "ENOTSUP", "ECONNREFUSED"],
+            "the abstract names of the program's own network have no such socket"
+        );
+        ends[1].set_nonblocking(true).unwrap();
+        hidden.set_nonblocking(true).unwrap();
+        assert!(ends[1].recv(&mut [0; 9]).is_err() && hidden.recv(&mut [0; 9]).is_err(), "it arrived");
+    }
+
+    #[test]
+    fn a_socket_that_is_not_connected_is_not_given() {
+        let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let resetting = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let forbidden = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let [nobody, resets, other] =
+            [&closed, &resetting, &forbidden].map(|listener| listener.local_addr().unwrap().port());
+        drop(closed);
+        // A peer that takes the connection back at once.
+        thread::spawn(move || {
+            for stream in resetting.incoming() {
+                let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+                setsockopt(&stream.unwrap(), sockopt::Linger, &linger).unwrap();
+            }
+        });
+        for (peer, connects) in [(nobody, "ECONNREFUSED"), (resets, "0")] {
+            // Neither a connect(2) that nobody is asked about (MSG_FASTOPEN) nor a listener.
+            let script = format!(
+                "import time\ns = socket.socket(); s.setblocking(False)\nr = s.connect_ex(('127.0.0.1', {peer}))\n\
+                 print(errno.errorcode.get(r, 0)); time.sleep(0.3)\n\
+                 def sneak():\n  try: return s.sendto(b'escaped', 0x20000000, ('127.0.0.1', {other}))\n  \
+                 except OSError: return None\n\
+                 [sneak() for _ in range(4)]\n\
+                 def there():\n  s.listen(); return 'listens' if '{connects}' == '0' else 'in its own network'\n\
+                 show(there)"
+            );
+            let seen = lines(&run(sandbox(), only(peer), &script));
+            let listens = if connects == "0" { "EINVAL" } else { "in its own network" };
+            assert_eq!(seen, [connects, listens]);
+            forbidden.set_nonblocking(true).unwrap();
+            assert!(forbidden.accept().is_err(), "somebody else was reached");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_address_in_ipv6_is_an_ipv4_address() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        greeter(listener);
+        let script = format!(
+            "def tcp(p):\n  s = socket.socket(socket.AF_INET6); s.connect(('::ffff:127.0.0.1', p)); \
+             return s.recv(9), s.getpeername()[0]\nshow(tcp, {port}); show(tcp, 1)"
+        );
+        let seen = lines(&run(sandbox(), only(port), &script));
+        assert_eq!(seen, ["(b'hello', '::ffff:127.0.0.1')", "EACCES"]);
+    }
+
     #[test]
     fn a_connection_that_hangs_is_given_up() {
         // A listener whose queue is full, so that a connect waits.
@@ -302,6 +404,24 @@ mod tests {
         );
         assert_eq!(lines(&run(sandbox(), broker, &script)), ["ETIMEDOUT"]);
         drop(listener);
+    }
+
+    #[test]
+    fn an_exec_of_more_than_execve_takes_is_not_copied() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let list = Arc::clone(&asked);
+        let broker = Broker::new().on_exec(move |request| {
+            list.lock().unwrap().push(request.arguments.len());
+            ExecDecision::Refuse(libc::EACCES)
+        });
+        let script = "import ctypes\nc = ctypes.CDLL(None, use_errno=True)\n\
+            def start(count, size):\n  b = ctypes.create_string_buffer(b'x' * size)\n  \
+            v = (ctypes.c_void_p * (count + 1))(*([ctypes.addressof(b)] * count + [0]))\n  \
+            c.execve(b'/bin/true', v, None); print(errno.errorcode[ctypes.get_errno()])\n\
+            start(15, 131000); start(17, 131000); start(1, 131073); start(100000, 1); start(300000, 0)";
+        let seen = lines(&run(sandbox(), broker, script));
+        assert_eq!(seen, ["EACCES", "E2BIG", "E2BIG", "EACCES", "E2BIG"]);
+        assert_eq!(*asked.lock().unwrap(), [15, 100_000]);
     }
 
     #[test]

@@ -116,6 +116,15 @@ mod tests {
         assert_eq!(said(&outcome), "all\n");
         let seen: Vec<u64> = outcome.refused_calls.iter().map(|call| call.arguments[0]).collect();
         assert_eq!((seen, outcome.refused_calls_more), ((0..64).collect(), 6));
+        // The program's own is told, whatever its children fill the list with.
+        let script = format!(
+            "for n in range(70):\n  pid = os.fork()\n  if pid == 0: {}  os.waitpid(pid, 0)\n{}",
+            getpgid("n"),
+            getpgid("999")
+        );
+        let outcome = python(&sandbox, &script);
+        assert_eq!(refused(&outcome).arguments[0], 999);
+        assert_eq!((outcome.refused_calls.len(), outcome.refused_calls_more), (65, 6));
         // A grandchild that was started by exec.
         let outcome =
             shell(&sandbox, "sh -c 'python3 -c \"import os; os.getpgid(0)\"; echo $?'").output().unwrap();

@@ -195,10 +195,11 @@ pub struct Outcome {
     pub stdout: Vec<u8>,
     /// What it wrote to a piped standard error, if that was collected.
     pub stderr: Vec<u8>,
-    /// System calls that ended a process inside, the program or another, in their order: the first 64. What the kernel killed
-    /// by itself is not among them ([`crate::SupervisorState`]).
+    /// System calls that ended a process inside, the program or another, in their order: the first 64, and the program's own in
+    /// any case. What the kernel killed by itself is not among them ([`crate::SupervisorState`]).
     pub refused_calls: Vec<RefusedCall>,
-    /// How many more there were.
+    /// How many more there were. Where the filter has no rule that notifies, those count too that were taken back before they
+    /// could be looked at, by a signal to the thread or its death; not all of them are seen.
     pub refused_calls_more: u64,
     /// What went wrong in the supervisor, panics of its callback above all: the first 64. Whatever was asked of it from then
     /// on was refused.

@@ -15,6 +15,9 @@ pub enum Action {
     /// The call is not made and the process ends. A supervisor in the caller's process notes the call and ends it by SIGKILL
     /// ([`crate::Verdict::Refused`]); where none can be had, or [`Filter::untold_kills`](crate::Filter::untold_kills) says
     /// so, the kernel does by a SIGSYS that cannot be caught. Since Linux 4.14.
+    ///
+    /// A program that interrupts itself with a signal, or has attached a filter of its own that answers the call, may get over
+    /// a kill that is told, and nobody need notice; the call is not made then either. Only the kernel's own kill is certain.
     KillProcess,
     /// SIGSYS that cannot be caught ends the thread; in the last one, or where it is the only one, the process. Always the
     /// kernel's doing and never told: no other process can end a single thread.

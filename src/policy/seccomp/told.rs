@@ -16,7 +16,8 @@ pub(crate) enum Kills {
 impl Filter {
     /// Leaves kills to the kernel alone. By default a process that makes a call answered with [`Action::KillProcess`] is
     /// ended by a thread of the caller's, which notes the call first ([`crate::Verdict::Refused`]); where the host allows
-    /// no such supervisor, and with this, the kernel ends it by SIGSYS at once and nobody learns the call.
+    /// no such supervisor, and with this, the kernel ends it by SIGSYS at once and nobody learns the call. Then no signal and no
+    /// filter of the program's own gets it over the kill ([`Action::KillProcess`]).
     pub fn untold_kills(mut self) -> Self {
         self.kills = Kills::ByKernel;
         self

@@ -25,13 +25,13 @@ const RESOLVE_NO_LINKS: u64 = 0x02 | 0x04;
 /// `struct sockaddr_storage`, bytes.
 const LONGEST: usize = 128;
 
-/// Whom a program wants to connect to.
+/// Whom a program wants to connect to. `0.0.0.0` and `::` are this host itself, like `127.0.0.1` and `::1`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PeerAddress {
-    /// ip(7).
+    /// ip(7). Also what an IPv6 socket is to reach by a mapped address (`::ffff:192.0.2.1`).
     V4(SocketAddrV4),
-    /// ipv6(7).
+    /// ipv6(7), never a mapped IPv4 address.
     V6(SocketAddrV6),
     /// A local socket by its path (unix(7)), absolute and without `.` and `..`.
     Unix(PathBuf),
@@ -60,8 +60,17 @@ pub enum ConnectDecision {
     /// A **new socket of this process**, in its network and its tree, is connected to the copied address and takes the place
     /// of the program's descriptor. What was set on the program's own socket is lost, but for `O_NONBLOCK` and close-on-exec;
     /// copies of the descriptor stay as they were. No symlink leads to a local socket.
+    ///
+    /// **The peer sees this process** (`SO_PEERCRED`, unix(7)): whoever grants by that, D-Bus, systemd or a container's daemon,
+    /// grants the program what this process's user may have.
+    ///
+    /// The socket is connected before the program gets it, whether it blocks or not, within [`crate::Broker::connect_limit`]: one
+    /// that is not could be listened on, or sent from to anybody (`MSG_FASTOPEN`). A **datagram** socket is refused with
+    /// `EOPNOTSUPP`, as are `SOCK_SEQPACKET` sockets of the internet: sendto(2) on it goes to any address, and nobody is asked.
     Connect,
-    /// This socket takes the place of the program's descriptor.
+    /// This socket takes the place of the program's descriptor. Whatever it can be made to do the program can do with it, in
+    /// the network that it is of: so it should be a stream's, and connected. (A connect(2) that did not block has to be
+    /// called once more when the socket is writable: until then a reset takes it back to one that is not connected.)
     Fd(OwnedFd),
 }
 
@@ -79,44 +88,37 @@ pub(super) fn answer(call: &NotifiedCall<'_>, decide: &Decide, limit: Duration) 
         return Err(libc::EINVAL);
     }
     let bytes = call.read_bytes(address, length).map_err(|error| error.errno())?;
-    let peer = peer(call, &bytes)?;
+    let address = peer(call, &bytes)?;
     let theirs = call.fetch_fd(number).map_err(|error| error.errno())?;
     let kind = getsockopt(&theirs, sockopt::SockType).map_err(errno_of)?;
     let family = getsockname::<SockaddrStorage>(theirs.as_raw_fd()).map_err(errno_of)?.family();
-    if family != Some(peer.family()) {
+    if family != Some(address.family()) {
         return Err(libc::EAFNOSUPPORT);
     }
     if !matches!(kind, SockType::Stream | SockType::Datagram | SockType::SeqPacket) {
         return Err(libc::ESOCKTNOSUPPORT);
     }
-    let request = ConnectRequest { peer, kind: kind as i32, thread: call.thread_id() };
+    let request = ConnectRequest { peer: address.unmapped(), kind: kind as i32, thread: call.thread_id() };
     let on_exec = on_exec(call, number)?;
     let flags = fcntl(&theirs, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate).map_err(errno_of)?;
     let nonblocking = flags.contains(OFlag::O_NONBLOCK);
-    let (ours, result) = match decide(&request) {
+    let ours = match decide(&request) {
         ConnectDecision::Refuse(errno) => return Err(errno),
-        ConnectDecision::Fd(fd) => (fd, Ok(())),
+        ConnectDecision::Fd(fd) => fd,
         ConnectDecision::Connect => {
-            let ours =
-                socket(request.peer.family(), kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None);
-            let ours = ours.map_err(errno_of)?;
-            let result = match start(&ours, &request.peer) {
-                Err(libc::EINPROGRESS) if !nonblocking => finish(&ours, limit),
-                result => result,
-            };
+            let local = address.family() == AddressFamily::Unix;
+            if kind != SockType::Stream && !(local && kind == SockType::SeqPacket) {
+                return Err(libc::EOPNOTSUPP);
+            }
+            let ours = connected(&address, kind, limit)?;
             if !nonblocking {
                 fcntl(&ours, FcntlArg::F_SETFL(flags & !OFlag::O_NONBLOCK)).map_err(errno_of)?;
             }
-            (ours, result)
+            ours
         }
     };
-    if let Err(errno) = result
-        && errno != libc::EINPROGRESS
-    {
-        return Err(errno);
-    }
     call.inject_fd(&ours, Some(number), on_exec).map_err(|error| error.errno())?;
-    Ok(result.map_or_else(Response::Errno, |()| Response::Value(0)))
+    Ok(Response::Value(0))
 }
 
 /// The copied `struct sockaddr`.
@@ -157,6 +159,27 @@ impl PeerAddress {
             Self::Unix(_) | Self::Abstract(_) => AddressFamily::Unix,
         }
     }
+
+    /// Whom it reaches: a callback that refuses an IPv4 address must not be passed by its IPv6 spelling.
+    fn unmapped(&self) -> Self {
+        if let Self::V6(address) = self
+            && let Some(ip) = address.ip().to_ipv4_mapped()
+        {
+            return Self::V4(SocketAddrV4::new(ip, address.port()));
+        }
+        self.clone()
+    }
+}
+
+/// A new socket that is connected, and does not block.
+fn connected(address: &PeerAddress, kind: SockType, limit: Duration) -> StdResult<OwnedFd, i32> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let ours = socket(address.family(), kind, flags, None).map_err(errno_of)?;
+    match start(&ours, address) {
+        Err(libc::EINPROGRESS) => finish(&ours, address, limit)?,
+        result => result?,
+    }
+    Ok(ours)
 }
 
 /// Begins the connection of a socket that does not block.
@@ -181,23 +204,23 @@ fn start(ours: &OwnedFd, peer: &PeerAddress) -> StdResult<(), i32> {
     .map_err(errno_of)
 }
 
-/// Waits for it, so long.
-fn finish(ours: &OwnedFd, limit: Duration) -> StdResult<(), i32> {
-    let deadline = Instant::now() + limit;
+/// Waits for it, so long. The second connect(2) is what makes the socket a connected one for the kernel: with the first
+/// alone a reset by the peer would take it back to one that can be connected to anybody.
+fn finish(ours: &OwnedFd, address: &PeerAddress, limit: Duration) -> StdResult<(), i32> {
+    let deadline = Instant::now().checked_add(limit);
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.map_or(limit, |deadline| deadline.saturating_duration_since(Instant::now()));
         let wait = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let mut list = [PollFd::new(ours.as_fd(), PollFlags::POLLOUT)];
         match poll(&mut list, wait) {
             Ok(0) if left.is_zero() => return Err(libc::ETIMEDOUT),
             Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => break,
+            Ok(_) => match start(ours, address) {
+                Err(libc::EALREADY | libc::EINPROGRESS) => {}
+                result => return result,
+            },
             Err(errno) => return Err(errno_of(errno)),
         }
-    }
-    match getsockopt(ours, sockopt::SocketError).map_err(errno_of)? {
-        0 => Ok(()),
-        errno => Err(errno),
     }
 }
 

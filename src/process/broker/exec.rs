@@ -13,11 +13,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::super::{Child, Command, Stdio};
 use super::path::{absolute, copied, int};
-use crate::spawn::{NotifiedCall, OnExec, Response};
+use crate::spawn::{CallError, NotifiedCall, OnExec, Response};
 
-/// Arguments, and bytes of each, that are copied.
-const ARGUMENTS: usize = 1024;
+/// Bytes of one argument, and of all of them with their pointers, that are copied: what execve(2) takes by default.
 const ARGUMENT: usize = 128 << 10;
+const ARGUMENTS: usize = 2 << 20;
+/// A pointer of the program's, bytes.
+const POINTER: usize = 8;
 const STACK: usize = 256 << 10;
 
 /// A program that a program wants to be started.
@@ -42,6 +44,9 @@ pub struct ExecRequest {
 /// four bytes can be read from the descriptor when it ends, its wait status as a native `int` (wait(2)), and the end of file
 /// without them says that it was lost. Closing the descriptor kills what was started. To a program that does not know of it
 /// the exec seems to have failed.
+///
+/// Arguments of more than 2 MiB, or one of more than 128 KiB, fail with `E2BIG`, and nobody is asked. **How many commands run
+/// at once is the callback's to limit**: each has a thread of this process and its own limits, not those of the one that asked.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ExecDecision {
@@ -114,17 +119,19 @@ fn arguments(call: &NotifiedCall<'_>, list: u64) -> StdResult<Vec<OsString>, i32
     if list == 0 {
         return Ok(out);
     }
-    let mut at = list;
+    let (mut at, mut left) = (list, ARGUMENTS);
     loop {
-        let bytes = call.read_bytes(at, 8).map_err(|error| error.errno())?;
+        let bytes = call.read_bytes(at, POINTER).map_err(|error| error.errno())?;
         let pointer = bytes.try_into().map_or(0, u64::from_ne_bytes);
         if pointer == 0 {
             return Ok(out);
         }
-        if out.len() == ARGUMENTS {
-            return Err(libc::E2BIG);
-        }
-        let text = call.read_c_string(pointer, ARGUMENT).map_err(|error| error.errno())?;
+        left = left.checked_sub(POINTER + 1).ok_or(libc::E2BIG)?;
+        let text = call.read_c_string(pointer, ARGUMENT.min(left)).map_err(|error| match error {
+            CallError::TooLong => libc::E2BIG,
+            CallError::Gone | CallError::Refused { .. } => error.errno(),
+        })?;
+        left = left.saturating_sub(text.as_bytes().len());
         out.push(OsStr::from_bytes(text.as_bytes()).to_owned());
         at = at.wrapping_add(8);
     }

@@ -91,7 +91,7 @@ impl Broker {
         self
     }
 
-    /// Decides about connect(2).
+    /// Decides about connect(2), of sockets that keep to their peer: datagrams go to any address ([`ConnectDecision`]).
     pub fn on_connect(
         mut self,
         decide: impl Fn(&ConnectRequest) -> ConnectDecision + Send + Sync + 'static,
@@ -100,7 +100,8 @@ impl Broker {
         self
     }
 
-    /// How long a connect of a blocking socket may take before it fails with `ETIMEDOUT`. Default 10 s.
+    /// How long a connect may take before it fails with `ETIMEDOUT`, that of a socket that does not block too. Default 10 s.
+    /// Meanwhile no other call of the child is answered.
     pub fn connect_limit(mut self, limit: Duration) -> Self {
         self.connect_limit = limit;
         self
@@ -152,5 +153,41 @@ impl Supervisor for Broker {
             _ => Err(libc::EPERM),
         };
         answer.unwrap_or_else(Response::Errno)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
+    use crate::policy::{Action, Filter};
+    use crate::process::Sandbox;
+    use crate::spawn::{CallError, NotifiedCall, Response};
+
+    #[test]
+    fn what_was_done_for_a_call_that_went_away_meanwhile_is_not_given_out() {
+        let filter = Filter::baseline().forget(["getpgid"]).deny(["getpgid"], Action::Notify);
+        let sandbox = Sandbox::builder().system_read_only().seccomp(filter).build().unwrap();
+        let (tell, told) = channel();
+        let mut command = sandbox.command("/usr/bin/python3");
+        command.args(["-S", "-c", "import os; os.getpgid(0)"]).on_notify(move |call: &NotifiedCall<'_>| {
+            let done = call.while_waiting(|thread| {
+                kill(Pid::from_raw(thread), Signal::SIGKILL).unwrap();
+                let end = Instant::now() + Duration::from_secs(30);
+                while call.waits() && Instant::now() < end {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Ok("of another process by now")
+            });
+            tell.send(done).unwrap();
+            Response::Errno(libc::EPERM)
+        });
+        command.output().unwrap();
+        assert_eq!(told.recv().unwrap(), Err(CallError::Gone));
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use nix::sys::stat::{SFlag, fstat, major, minor};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::{AccessFlags, access};
 
 use super::path::{absolute, below_root, copied, int};
 use crate::spawn::{CallError, NotifiedCall, OnExec, Response};
@@ -42,7 +43,7 @@ const TRIES: usize = 4;
 pub enum OpenPurpose {
     /// A descriptor.
     Open,
-    /// What stat(2) or access(2) say of it.
+    /// What stat(2) or access(2) say of it; [`OpenRequest::writes`] where access(2) is asked whether it can be written.
     Look,
 }
 
@@ -64,6 +65,12 @@ pub struct OpenRequest {
 
 impl OpenRequest {
     /// Whether the file is to be written, made or cut.
+    ///
+    /// A file that was opened to be read only can still be changed in what is not its contents, as far as its owner may: with
+    /// fchmod(2), fchown(2), futimens(3), fsetxattr(2). An unprivileged caller's program has the caller's own id and owns what
+    /// the caller owns. `O_APPEND` promises nothing: fcntl(2) takes it off again (`F_SETFL`), and then what is there already
+    /// can be written over and cut. Where that matters, open from a read-only mount, or give a pipe or a copy
+    /// ([`OpenDecision::Fd`]).
     #[must_use]
     pub fn writes(&self) -> bool {
         let path_only = self.flags & libc::O_PATH != 0;
@@ -84,7 +91,9 @@ pub enum OpenDecision {
     /// It fails with this errno.
     Refuse(i32),
     /// The path is opened in the program's **own** tree (`/proc/PID/root`, `RESOLVE_IN_ROOT`), a regular file, a directory or
-    /// a device like `/dev/null`, with this process's rights: for what the policy's mounts give the program anyway.
+    /// a device like `/dev/null`, **with this process's rights**. The mounts stand as the policy has them, read-only or not; the
+    /// files' modes do not: what the program's own user may not open there becomes readable, and on writable mounts writable,
+    /// where this process may. A caller that is root should say this of trees only in which nothing is secret.
     Inside,
     /// The path is opened from this process's root, **and no part of it may be a symlink** (`RESOLVE_NO_SYMLINKS`).
     Open,
@@ -121,6 +130,8 @@ struct Asked {
     purpose: OpenPurpose,
     /// Where the `struct stat` goes.
     stat: Option<u64>,
+    /// What access(2) asks about.
+    access: AccessFlags,
 }
 
 fn asked(call: &NotifiedCall<'_>, name: &str) -> StdResult<Asked, i32> {
@@ -133,6 +144,7 @@ fn asked(call: &NotifiedCall<'_>, name: &str) -> StdResult<Asked, i32> {
         mode,
         purpose: OpenPurpose::Open,
         stat: None,
+        access: AccessFlags::F_OK,
     };
     let look = |directory, path, flags, stat| Asked {
         directory,
@@ -141,6 +153,13 @@ fn asked(call: &NotifiedCall<'_>, name: &str) -> StdResult<Asked, i32> {
         mode: 0,
         purpose: OpenPurpose::Look,
         stat,
+        access: AccessFlags::F_OK,
+    };
+    let may = |directory, path, what, follow| {
+        let access = AccessFlags::from_bits_truncate(int(what));
+        let written = access.contains(AccessFlags::W_OK);
+        let flags = follow | if written { libc::O_WRONLY } else { libc::O_PATH };
+        Asked { flags, access, ..look(directory, path, 0, None) }
     };
     let no_follow = |flags: i32| if flags & libc::AT_SYMLINK_NOFOLLOW != 0 { libc::O_NOFOLLOW } else { 0 };
     Ok(match name {
@@ -154,14 +173,15 @@ fn asked(call: &NotifiedCall<'_>, name: &str) -> StdResult<Asked, i32> {
         "stat" => look(libc::AT_FDCWD, a, 0, Some(b)),
         "lstat" => look(libc::AT_FDCWD, a, libc::O_NOFOLLOW, Some(b)),
         "newfstatat" => look(int(a), b, no_follow(int(d)), Some(c)),
-        "access" => look(libc::AT_FDCWD, a, 0, None),
-        "faccessat" => look(int(a), b, 0, None),
-        "faccessat2" => look(int(a), b, no_follow(int(d)), None),
+        "access" => may(libc::AT_FDCWD, a, b, 0),
+        "faccessat" => may(int(a), b, c, 0),
+        "faccessat2" => may(int(a), b, c, no_follow(int(d))),
         _ => return Err(libc::ENOSYS),
     })
 }
 
-/// `struct open_how`: flags, mode, resolve. What a program wants resolved more strictly than here, it cannot have.
+/// `struct open_how`: flags, mode, resolve. What a program wants resolved more strictly than here, it cannot have; `EAGAIN`
+/// would mean that it is to try again (openat2(2)).
 fn how(call: &NotifiedCall<'_>, address: u64, size: u64) -> StdResult<(i32, u32), i32> {
     if size < 24 {
         return Err(libc::EINVAL);
@@ -170,7 +190,7 @@ fn how(call: &NotifiedCall<'_>, address: u64, size: u64) -> StdResult<(i32, u32)
     let word =
         |at: usize| bytes.get(at..at + 8).and_then(|part| part.try_into().ok()).map_or(0, u64::from_le_bytes);
     if word(16) != 0 || size > 24 {
-        return Err(libc::EAGAIN);
+        return Err(libc::EOPNOTSUPP);
     }
     let flags = i32::try_from(word(0)).map_err(|_| libc::EINVAL)?;
     Ok((flags, u32::try_from(word(8)).map_err(|_| libc::EINVAL)?))
@@ -214,7 +234,11 @@ pub(super) fn answer(call: &NotifiedCall<'_>, name: &str, decide: &Decide) -> St
             call.write_bytes(address, &stat).map_err(|error| error.errno())?;
             Ok(Response::Value(0))
         }
-        (OpenPurpose::Look, None) => Ok(Response::Value(0)),
+        (OpenPurpose::Look, None) => {
+            let place = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            access(place.as_str(), asked.access).map_err(|errno| errno as i32)?;
+            Ok(Response::Value(0))
+        }
     }
 }
 
@@ -280,7 +304,7 @@ fn from_place(place: OwnedFd, request: &OpenRequest, kinds: Kinds) -> StdResult<
     if fstatfs(&place).map_err(|errno| errno as i32)?.filesystem_type() == PROC_SUPER_MAGIC {
         return Err(libc::EACCES);
     }
-    if flags & libc::O_PATH != 0 {
+    if look || flags & libc::O_PATH != 0 {
         return Ok(place);
     }
     let access = flags & libc::O_ACCMODE;

@@ -128,6 +128,7 @@ impl Running {
             secret: self.parent.brief().map().word(SECRET),
             supervisor: self.supervisor.clone(),
             sandbox: self.parent.pidfd(),
+            program: self.program.unsigned_abs(),
         };
         self.supervision = Some(Supervision::start(start).map_err(failed)?);
         Ok(())

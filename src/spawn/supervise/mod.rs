@@ -107,6 +107,8 @@ pub(super) struct Start<'a> {
     pub(super) supervisor: Option<SharedSupervisor>,
     /// The sandbox's first process: the end of the whole, should the thread fail.
     pub(super) sandbox: BorrowedFd<'a>,
+    /// The program's pid.
+    pub(super) program: u32,
 }
 
 impl Supervision {
@@ -119,7 +121,7 @@ impl Supervision {
         let above = |fd: RawFd| sys::duplicate(fd, 3).map_err(|errno| ("fcntl", errno));
         let (theirs, ours) = (above(theirs.as_raw_fd())?, above(ours.as_raw_fd())?);
         let sandbox = above(start.sandbox.as_raw_fd())?;
-        let (records, launched) = (Arc::new(Records::default()), Arc::new(AtomicBool::new(false)));
+        let (records, launched) = (Arc::new(Records::new(start.program)), Arc::new(AtomicBool::new(false)));
         let worker = Worker {
             listener: start.listener,
             stop: theirs,

@@ -46,7 +46,7 @@ impl Display for RefusedCall {
 /// What one supervisor has seen so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// The first refused calls, in their order.
+    /// The first refused calls, in their order, and the program's own in any case.
     pub(crate) refused: Vec<RefusedCall>,
     /// How many more there were.
     pub(crate) refused_more: u64,
@@ -71,24 +71,36 @@ pub(super) enum Stage {
 }
 
 /// Shared by the thread and whoever holds the child.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Records {
+    /// The program's pid: its own call has a place, whatever its children fill the list with.
+    program: u32,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 impl Records {
+    pub(super) fn new(program: u32) -> Self {
+        Self { program, state: Mutex::default(), changed: Condvar::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn refused(&self, call: RefusedCall) {
         let seen = &mut self.lock().seen;
-        if seen.refused.len() < KEPT {
+        let is_own = |call: &RefusedCall| call.process == self.program;
+        if seen.refused.len() < KEPT || is_own(&call) && !seen.refused.iter().any(is_own) {
             seen.refused.push(call);
         } else {
             seen.refused_more += 1;
         }
+    }
+
+    /// A call that would have ended its process and was taken back before anybody looked: by a signal, or a death.
+    pub(super) fn taken_back(&self) {
+        self.lock().seen.refused_more += 1;
     }
 
     pub(super) fn fault(&self, text: String) {

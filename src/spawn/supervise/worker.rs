@@ -93,12 +93,21 @@ impl Worker {
                 match sys::receive_notification(&self.listener, self.sizes) {
                     Ok(notification) => self.handle(notification)?,
                     // The caller has ended, or a signal came to it, since poll.
-                    Err(libc::ENOENT | libc::EINTR) => {}
+                    Err(libc::ENOENT) => self.taken_back(),
+                    Err(libc::EINTR) => {}
                     Err(errno) => return Err(("SECCOMP_IOCTL_NOTIF_RECV", errno)),
                 }
             } else if calls != 0 {
                 return Ok(());
             }
+        }
+    }
+
+    /// Where nothing but kills is notified of, it was a call to end for. Its process is let be: it may be dying already, and
+    /// nobody knows any more whose it was.
+    fn taken_back(&self) {
+        if !self.filter.notifies() && self.launched.load(Ordering::SeqCst) {
+            self.records.taken_back();
         }
     }
 
@@ -224,13 +233,14 @@ mod tests {
     use std::io::{Write, pipe};
     use std::os::fd::OwnedFd;
     use std::os::unix::process::ExitStatusExt;
-    use std::process::Command;
+    use std::process::{self, Command};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::{Records, Worker};
     use crate::plan::NATIVE;
-    use crate::policy::Filter;
+    use crate::policy::{Action, Filter};
+    use crate::spawn::supervise::Seen;
     use crate::sys::{self, Notification};
 
     /// A worker over something that is no listener, for a process that stands for a sandbox.
@@ -243,7 +253,7 @@ mod tests {
             filter: Filter::strict(),
             secret: 0x1234_5678_9abc_def0,
             supervisor: None,
-            records: Arc::new(Records::default()),
+            records: Arc::new(Records::new(0)),
             launched: Arc::new(AtomicBool::new(false)),
             faulty: false,
         }
@@ -262,6 +272,49 @@ mod tests {
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
         let faults = records.seen().faults;
         assert!(faults[0].contains("SECCOMP_IOCTL_NOTIF_RECV") && faults.len() == 2, "{faults:?}");
+    }
+
+    fn getpgid(thread: u32) -> Notification {
+        Notification {
+            id: 1,
+            thread: thread.cast_signed(),
+            call: NATIVE.number("getpgid").unwrap(),
+            audit: NATIVE.audit(),
+            instruction_pointer: 0,
+            args: [0; 6],
+        }
+    }
+
+    #[test]
+    fn a_process_whose_call_nobody_waits_for_is_neither_ended_nor_named() {
+        // The number of a caller that is gone is another process's by now.
+        let (listener, _write) = pipe().unwrap();
+        let (stop, _open) = pipe().unwrap();
+        let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+        let sandbox = sys::open_pidfd(stranger.id().cast_signed()).unwrap();
+        let worker = worker(listener.into(), stop.into(), sandbox);
+        worker.end(&getpgid(stranger.id())).unwrap();
+        assert_eq!(worker.records.seen(), Seen::default());
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+    }
+
+    #[test]
+    fn a_refused_call_that_is_taken_back_is_counted() {
+        let (listener, _write) = pipe().unwrap();
+        let (stop, _open) = pipe().unwrap();
+        let sandbox = sys::open_pidfd(process::id().cast_signed()).unwrap();
+        let mut worker = worker(listener.into(), stop.into(), sandbox);
+        // Until the program runs it is the launch's own exec that is taken back.
+        worker.taken_back();
+        assert_eq!(worker.records.seen().refused_more, 0);
+        worker.launched.store(true, Ordering::SeqCst);
+        worker.taken_back();
+        assert_eq!(worker.records.seen().refused_more, 1);
+        // With these it may have been any call.
+        worker.filter = Filter::strict().deny(["getpgid"], Action::Notify);
+        worker.taken_back();
+        assert_eq!(worker.records.seen().refused_more, 1);
     }
 
     #[test]
