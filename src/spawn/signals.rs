@@ -6,13 +6,13 @@ use crate::error::{Error, ErrorKind, Result, Step};
 
 /// Restores the mask when dropped.
 #[derive(Debug)]
-pub(super) struct Blocked {
+pub(crate) struct Blocked {
     before: SigSet,
 }
 
 impl Blocked {
     /// Blocks every signal for this thread.
-    pub(super) fn all() -> Result<Self> {
+    pub(crate) fn all() -> Result<Self> {
         let mut before = SigSet::empty();
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before)).map_err(
             |errno| Error::new(ErrorKind::Setup, Step::Signals, "mask").nix("pthread_sigmask", errno),
