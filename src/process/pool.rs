@@ -23,6 +23,10 @@ const SIZE_MAX: usize = 1_000;
 /// As long as half of the children are left, the thread waits for a lull of this length: making children takes CPU time from
 /// what was just taken.
 const LULL: Duration = Duration::from_millis(2);
+/// While the pool is used the thread looks by itself, so that nobody who takes a child has to wake it beside the program.
+const TICK: Duration = Duration::from_millis(20);
+/// How long it goes on so after the last use.
+const LINGER: Duration = Duration::from_secs(2);
 /// How often waiting children are looked at where nothing else happens.
 const LOOK: Duration = Duration::from_secs(5);
 /// After a failure: at first, and at most.
@@ -87,7 +91,16 @@ struct State {
     stats: PoolStats,
     last_error: Option<Error>,
     last_taken: Instant,
+    last_look: Instant,
+    asleep: Asleep,
     phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asleep {
+    No,
+    /// For longer than a tick: it has to be woken.
+    Yes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +128,8 @@ impl Pool {
             stats: PoolStats::default(),
             last_error: None,
             last_taken: Instant::now(),
+            last_look: Instant::now(),
+            asleep: Asleep::No,
             phase: Phase::Open,
         };
         let shared = Arc::new(Shared {
@@ -240,8 +255,11 @@ impl Shared {
         if let Some(mut state) = self.own_state() {
             change(&mut state.stats);
             state.last_taken = Instant::now();
+            let needed = state.asleep == Asleep::Yes || 2 * state.waiting.len() < self.size;
             drop(state);
-            self.taken.notify_one();
+            if needed {
+                self.taken.notify_one();
+            }
         }
     }
 
@@ -297,24 +315,29 @@ impl Shared {
             if state.phase != Phase::Open {
                 return false;
             }
-            let (waits, dead): (VecDeque<_>, VecDeque<_>) =
-                mem::take(&mut state.waiting).into_iter().partition(Idle::waits);
-            state.waiting = waits;
-            if !dead.is_empty() {
+            if state.last_look.elapsed() >= LOOK {
+                state.last_look = Instant::now();
+                let (waits, dead): (VecDeque<_>, VecDeque<_>) =
+                    mem::take(&mut state.waiting).into_iter().partition(Idle::waits);
+                state.waiting = waits;
                 state.stats.lost += u64::try_from(dead.len()).unwrap_or(0);
+                // Without the lock: to reap takes its time.
                 drop(state);
                 drop(dead);
                 state = self.state();
                 continue;
             }
-            let left = LULL.saturating_sub(state.last_taken.elapsed());
+            let unused = state.last_taken.elapsed();
             let pause = match state.waiting.len() {
+                enough if enough >= self.size && unused < LINGER => TICK,
                 enough if enough >= self.size => LOOK,
                 few if 2 * few < self.size => return true,
-                _ if left.is_zero() => return true,
-                _ => left,
+                _ if unused >= LULL => return true,
+                _ => LULL.saturating_sub(unused),
             };
+            state.asleep = if pause == LOOK { Asleep::Yes } else { Asleep::No };
             state = self.taken.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
+            state.asleep = Asleep::No;
         }
     }
 }
