@@ -44,7 +44,8 @@
 //! `ringfence-clock` watches the limits of time ([`Builder::wall_time`]), and `ringfence` clones programs that are PID 1
 //! themselves ([`Init::Program`]), as the kernel ties their life to the thread that cloned them. Beside them, each child whose
 //! filter notifies or kills ([`Action::Notify`], [`Action::KillProcess`]; the default filter does neither) has a thread
-//! `ringfence-super` for as long as it lives, and what a [`Broker`] has started for it one `ringfence-exec` each.
+//! `ringfence-super` for as long as it lives, a [`Pool`] has a
+//! thread `ringfence-pool`, and what a [`Broker`] has started for a child one `ringfence-exec` each.
 //!
 //! # Kernels
 //!
@@ -83,9 +84,9 @@ pub use process::AsyncChild;
 pub use process::{
     Broker, Channel, Child, ChildStderr, ChildStdin, ChildStdout, Clock, Command, ConnectDecision,
     ConnectRequest, Contended, Core, Detached, Event, EventKind, Events, ExecDecision, ExecRequest,
-    ExitStatus, Held, Living, Message, OpenDecision, OpenPurpose, OpenRequest, Outcome, PeerAddress,
-    ProcessInfo, ProcessRole, ProcessState, RawMode, Sandbox, Stalled, Stdio, Terminal, Threshold, Told,
-    Unavailable, Usage, Verdict, Watch, WindowSize, living,
+    ExitStatus, Held, Idle, Living, Message, OpenDecision, OpenPurpose, OpenRequest, Outcome, PeerAddress,
+    Pool, PoolStats, ProcessInfo, ProcessRole, ProcessState, RawMode, Sandbox, Stalled, Stdio, Terminal,
+    Threshold, Told, Unavailable, Usage, Verdict, Watch, WindowSize, living,
 };
 pub use spawn::{
     CallError, CpuStats, Enforcement, FilterState, FrozenBy, IoStats, LandlockPath, LandlockPathState,

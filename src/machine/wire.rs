@@ -16,6 +16,8 @@ pub(crate) enum Message {
     Exec = 3,
     /// Child: I wait at the gate for the caller's part.
     AtGate = 4,
+    /// Caller: here are descriptors of the command.
+    Descriptors = 5,
 }
 
 impl Message {
@@ -29,7 +31,7 @@ impl Message {
     #[must_use]
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let word = u64::from_le_bytes(bytes.try_into().ok()?);
-        [Self::Ready, Self::Go, Self::Exec, Self::AtGate]
+        [Self::Ready, Self::Go, Self::Exec, Self::AtGate, Self::Descriptors]
             .into_iter()
             .find(|message| u64::from_le_bytes(message.to_bytes()) == word)
     }
@@ -41,7 +43,7 @@ mod tests {
 
     #[test]
     fn only_a_whole_message_is_read() {
-        for message in [Message::Ready, Message::Go, Message::Exec, Message::AtGate] {
+        for message in [Message::Ready, Message::Go, Message::Exec, Message::AtGate, Message::Descriptors] {
             let bytes = message.to_bytes();
             assert_eq!(Message::from_bytes(&bytes), Some(message));
             assert_eq!(Message::from_bytes(&bytes[..7]), None);

@@ -16,14 +16,7 @@ pub(super) fn wait_for(asm: &mut Assembler, message: Message) {
     let fds = asm.cell_with("gate", &[pollfd(FD_SOCKET), pollfd(FD_CALLER)]);
     let buffer = Cell::brief(MESSAGE, "message");
     asm.set(buffer, &num(0), &num(0));
-    asm.call(
-        Call::new(libc::SYS_ppoll, "ppoll")
-            .arg(fds.pointer())
-            .arg(num(2))
-            .arg(null())
-            .arg(null())
-            .arg(num(8)),
-    );
+    poll_both(asm, fds);
     let flags = sym(u64::from(libc::MSG_DONTWAIT.cast_unsigned()), "MSG_DONTWAIT");
     let size = num(i64::try_from(MESSAGE_SIZE).unwrap_or(8));
     asm.call(
@@ -37,6 +30,23 @@ pub(super) fn wait_for(asm: &mut Assembler, message: Message) {
     let word = u64::from_le_bytes(message.to_bytes());
     let wanted = sym(word, format!("{message:?}"));
     asm.assert_equal(&buffer.word(), u64::MAX, wanted, "the caller is gone or said something else");
+}
+
+/// Waits until there is something to receive, or the caller is gone.
+pub(super) fn wait_for_any(asm: &mut Assembler) {
+    let fds = asm.cell_with("gate", &[pollfd(FD_SOCKET), pollfd(FD_CALLER)]);
+    poll_both(asm, fds);
+}
+
+fn poll_both(asm: &mut Assembler, fds: Cell) {
+    asm.call(
+        Call::new(libc::SYS_ppoll, "ppoll")
+            .arg(fds.pointer())
+            .arg(num(2))
+            .arg(null())
+            .arg(null())
+            .arg(num(8)),
+    );
 }
 
 /// Sends a message to the caller.

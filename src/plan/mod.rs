@@ -1,6 +1,7 @@
 //! From a policy and a host to the table of kernel calls. It must be pure: no I/O, equal input gives an equal plan.
 
 use crate::policy::Need;
+mod arrive;
 mod asm;
 mod bind;
 mod capability;
@@ -25,6 +26,7 @@ mod tests;
 mod window;
 
 pub(crate) use self::landlock::{Known, LandlockPlan, PathPlan, RULE_NET_PORT, RULE_PATH_BENEATH};
+pub(crate) use arrive::{Arrival, BATCH};
 pub(crate) use asm::{Cell, Code, Op};
 pub(crate) use capability::{SECUREBITS_LOCKED, name as capability_name};
 pub(crate) use cgroup::{

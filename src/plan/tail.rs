@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 
+use super::arrive::{self, Arrival};
 use super::asm::{Assembler, Call, Cell, Code, cwd, fd, null, num, sym};
 use super::context::u64_of;
 use super::gate;
@@ -45,6 +46,7 @@ pub(crate) struct TailInput<'a> {
     pub(crate) limits: &'a [LateLimit],
     pub(crate) filter: Option<&'a Attach>,
     pub(crate) terminal: Controlling,
+    pub(crate) arrival: Arrival,
 }
 
 /// Whether standard input is a terminal that the program's session is to have.
@@ -57,6 +59,9 @@ pub(crate) enum Controlling {
 /// The tail's code, and for each path a cell with what `faccessat` said, and behind it what `execve` said.
 pub(crate) fn tail(input: &TailInput<'_>) -> (Code, Vec<Cell>) {
     let mut asm = Assembler::new(Place::Tail, 0);
+    if input.arrival == Arrival::Messages {
+        arrive::receive(&mut asm, input);
+    }
     working_directory(&mut asm, input.cwd);
     let socket = descriptors(&mut asm, input);
     if input.terminal == Controlling::Stdin {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::channel::Channel;
 use super::child::Child;
-use super::ends;
+use super::ends::{self, Ends};
 use super::held::Held;
 use super::living;
 use super::outcome::Outcome;
@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::plan::{BRIEF_SPAN, Controlling, Program};
 use crate::policy::Filter;
 use crate::spawn::{
-    Fence, NotifiedCall, Request, Response, SharedSupervisor, Strings, Supervisor, explain, launch,
+    Fence, NotifiedCall, Request, Response, SharedSupervisor, Strings, Supervisor, When, explain, launch,
 };
 use crate::sys;
 
@@ -262,6 +262,25 @@ impl Command {
     }
 
     fn held(&self, default: &Stdio) -> Result<Held> {
+        let (request, ends) = self.prepared(default)?;
+        Ok(Held::new(launch(&self.fence, request)?, ends))
+    }
+
+    /// Runs in a child of its own.
+    pub(super) fn launched(&self, request: Request, ends: Ends) -> Result<Child> {
+        Held::new(launch(&self.fence, request)?, ends).release()
+    }
+
+    /// A child that waits is of one sandbox: what another one says of a command does not hold there.
+    pub(super) fn check_fence(&self, fence: &Arc<Fence>) -> Result<()> {
+        if Arc::ptr_eq(&self.fence, fence) {
+            return Ok(());
+        }
+        Err(Self::mistake("sandbox", "the command is of another sandbox than the child that waits"))
+    }
+
+    /// All that a launch takes: strings, descriptors, and the caller's ends of what is connected with the program.
+    pub(super) fn prepared(&self, default: &Stdio) -> Result<(Request, Ends)> {
         // First what must be open already: a number that is closed would be taken by the descriptors that follow.
         let mut passed = self.passed()?;
         let program_fd = self.program_fd.as_ref().map(|fd| duplicate(fd.as_raw_fd())).transpose()?;
@@ -281,9 +300,8 @@ impl Command {
             ends.channel = Some(ours);
             passed.push((theirs, target));
         }
-        let request = self.request(streams, passed, program_fd)?;
-        let running = launch(&self.fence, request)?;
-        Ok(Held::new(running, ends).named(self.name.clone()))
+        ends.name.clone_from(&self.name);
+        Ok((self.request(streams, passed, program_fd)?, ends))
     }
 
     /// What nobody would answer is not started, and who would never be asked is a mistake.
@@ -336,6 +354,7 @@ impl Command {
             program_fd,
             terminal: if self.terminal.is_some() { Controlling::Stdin } else { Controlling::No },
             supervisor: self.supervisor.clone(),
+            when: When::Now,
         })
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Ends {
     pub(super) stderr: Option<OwnedFd>,
     pub(super) channel: Option<Channel>,
     pub(super) terminal: Option<Terminal>,
+    /// Under which the child is listed among the living.
+    pub(super) name: Option<String>,
 }
 
 /// The program's standard streams.

@@ -24,11 +24,8 @@ pub struct Held {
 
 impl Held {
     pub(super) fn new(running: Running, ends: Ends) -> Self {
-        Self { running, ends, name: None }
-    }
-
-    pub(super) fn named(self, name: Option<String>) -> Self {
-        Self { name, ..self }
+        let Ends { name, .. } = &ends;
+        Self { running, name: name.clone(), ends }
     }
 
     /// The pid that will be the program's, as the caller sees it.

@@ -74,6 +74,10 @@ impl Sandbox {
         self.fence.plans.iter().filter_map(|(_, plan)| plan.as_ref().ok()).map(|compiled| &compiled.plan)
     }
 
+    pub(super) fn fence(&self) -> &Arc<Fence> {
+        &self.fence
+    }
+
     /// The policy.
     #[must_use]
     pub fn policy(&self) -> &Policy {

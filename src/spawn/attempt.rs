@@ -1,5 +1,6 @@
 //! A launch: the sets in order, each an attempt; and the child that came of it.
 
+mod load;
 mod release;
 
 use crate::machine::isa::INSN_SIZE;
@@ -9,13 +10,14 @@ use std::result::Result as StdResult;
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::load::ROOM;
 use super::act::carry_out;
 use super::brief::Brief;
 use super::cgroup::{self, Group};
 use super::enforcement::{Enforcement, LaunchMethod};
 use super::explain::{Death, Region, causes, explain, shows_namespaces};
 use super::parent::{Heard, Parent};
-use super::request::Request;
+use super::request::{Request, When};
 use super::source::{self, Found};
 use super::supervise::{SharedSupervisor, Supervision};
 use super::{map, verify};
@@ -24,7 +26,9 @@ use crate::host::{Features, Host};
 use crate::machine::image;
 use crate::machine::segment::Bases;
 use crate::machine::wire::Message;
-use crate::plan::{Attach, Cell, CloseRange, Code, Plan, TailInput, Then, WindowInput, tail, window};
+use crate::plan::{
+    Arrival, Attach, Cell, CloseRange, Code, Plan, TailInput, Then, WindowInput, tail, window,
+};
 use crate::policy::{Init, Launch, Namespaces, Policy};
 use crate::sys::{self, CloneHow};
 
@@ -83,6 +87,10 @@ pub(crate) struct Running {
     supervisor: Option<SharedSupervisor>,
     /// Its thread, from the exec on where the filter needs one.
     supervision: Option<Supervision>,
+    /// Descriptors that go with the release, for a child that was told its command late.
+    cargo: Vec<OwnedFd>,
+    /// Bytes of the brief that such a child was told it in.
+    told: usize,
 }
 
 /// Where the segments of one launch lie, and their code.
@@ -179,7 +187,7 @@ fn attempt(
     match confine(fence, compiled, &parent, &linked, (&sources, deadline)) {
         // The child has copies of all that the request held; the program's ends of pipes must not stay open here.
         Ok((mut report, program)) => {
-            let supervisor = request.supervisor.clone();
+            let (supervisor, when) = (request.supervisor.clone(), request.when);
             drop(request);
             report.method = match method {
                 Method::Image { .. } => LaunchMethod::Image,
@@ -187,8 +195,24 @@ fn attempt(
             };
             let init = compiled.plan.init;
             let fence = Arc::clone(fence);
-            let supervision = None;
-            Ok(Running { parent, report, init, program, fence, index, linked, supervisor, supervision })
+            let (supervision, cargo, told) = (None, Vec::new(), 0);
+            let running = Running {
+                parent,
+                report,
+                init,
+                program,
+                fence,
+                index,
+                linked,
+                supervisor,
+                supervision,
+                cargo,
+                told,
+            };
+            if when == When::Later {
+                running.hold_mounts();
+            }
+            Ok(running)
         }
         // Dropping the parent kills and reaps the child.
         Err(error) => Err(Box::new((error, request))),
@@ -201,7 +225,7 @@ pub(crate) fn explain_command(fence: &Fence, request: &Request) -> String {
     for (set, compiled) in &fence.plans {
         match compiled {
             Ok(compiled) => {
-                let (tail, _) = command_tail(fence, &compiled.plan, request);
+                let (tail, _) = command_tail(fence, &compiled.plan, request, Arrival::Window);
                 text.push_str(&format!("{}# the command\n{tail}", compiled.plan));
             }
             Err(error) => text.push_str(&format!("# namespaces {set}\n# {error}\n")),
@@ -210,7 +234,7 @@ pub(crate) fn explain_command(fence: &Fence, request: &Request) -> String {
     text
 }
 
-fn command_tail(fence: &Fence, plan: &Plan, request: &Request) -> (Code, Vec<Cell>) {
+fn command_tail(fence: &Fence, plan: &Plan, request: &Request, arrival: Arrival) -> (Code, Vec<Cell>) {
     let targets: Vec<i32> = request.passed.iter().map(|(_, target)| *target).collect();
     tail(&TailInput {
         program: &request.program,
@@ -222,6 +246,7 @@ fn command_tail(fence: &Fence, plan: &Plan, request: &Request) -> (Code, Vec<Cel
         limits: &plan.late_limits,
         filter: plan.filter.as_ref(),
         terminal: request.terminal,
+        arrival,
     })
 }
 
@@ -239,9 +264,10 @@ fn prepare(
     let plan = &compiled.plan;
     let sources = plan.sources.iter().map(source::find).collect::<Result<Vec<_>>>()?;
     let close_range = close_range(fence);
-    let (tail, cells) = command_tail(fence, plan, request);
+    let (tail, cells) = command_tail(fence, plan, request, Arrival::Window);
     let tail_at = usize::try_from(plan.tail_at).unwrap_or(0);
-    let brief = Brief::new(tail_at + tail.segment.len())?;
+    let room = if request.when == When::Later { ROOM } else { 0 };
+    let brief = Brief::new(tail_at + tail.segment.len().max(room))?;
     super::parent::fill(&brief, plan, &sources, request);
     if plan.filter.as_ref().and_then(Attach::secret).is_some() {
         super::parent::draw_secret(&brief)?;
@@ -406,9 +432,11 @@ impl Linked {
                 "the kernel killed the child for want of memory: the limit of the tree is too small for it",
             ),
             // The program's own argument list goes through the image's exec first.
-            (Step::Start, Some(libc::E2BIG)) => Error::new(ErrorKind::Exec, Step::Exec, self.program())
-                .call("execve", libc::E2BIG)
-                .detail("arguments and environment are larger than the kernel takes (execve(2), \"Limits\")"),
+            (Step::Start | Step::Exec, Some(libc::E2BIG)) => {
+                Error::new(ErrorKind::Exec, Step::Exec, self.program()).call("execve", libc::E2BIG).detail(
+                    "arguments and environment are larger than the kernel takes (execve(2), \"Limits\")",
+                )
+            }
             (Step::Window | Step::Descriptors, Some(libc::EINVAL | libc::EBADF | libc::EMFILE)) => error
                 .detail(
                     "RLIMIT_NOFILE of the caller may be too low for the descriptors that the set-up holds",

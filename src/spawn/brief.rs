@@ -1,12 +1,18 @@
 //! The brief from the caller's side: what it puts there, what the child left there. What the child left is believed only
 //! until the program runs: the program cannot reach it, but a bug could.
 
+use nix::fcntl::{FallocateFlags, fallocate};
+use std::os::fd::AsFd;
+
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::machine::isa::{ERRNO_AT, FAILED_AT, GAVE_UP_AT};
 use crate::machine::layout::{
     INIT_PROGRESS, PROGRESS, ROBUST_FUTEX, RUSAGE, RUSAGE_SIZE, STATUS, STATUS_VALID,
 };
 use crate::sys::SharedMap;
+
+/// So many bytes are faster overwritten than given back to the kernel.
+const FEW: usize = 32 << 10;
 
 /// The shared mapping of one launch.
 #[derive(Debug)]
@@ -33,6 +39,19 @@ impl Brief {
 
     pub(super) fn map(&self) -> &SharedMap {
         &self.map
+    }
+
+    /// What lay there is gone; where it was much, its memory too.
+    pub(super) fn forget(&self, at: u32, bytes: usize) {
+        if bytes <= FEW {
+            return self.map.set_bytes(at, &vec![0; bytes]);
+        }
+        let (from, length) = (i64::from(at), i64::try_from(bytes).unwrap_or(i64::MAX));
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        // A filter around this process may refuse it.
+        if fallocate(self.map.as_fd(), flags, from, length).is_err() {
+            self.map.set_bytes(at, &vec![0; bytes]);
+        }
     }
 
     fn record(&self, at: u32) -> Record {

@@ -25,7 +25,7 @@ pub(crate) use self::landlock::missing as missing_rights;
 pub use self::landlock::{LandlockPath, LandlockPathState, LandlockPort, LandlockState};
 pub(crate) use attempt::{Compiled, Fence, Running, explain_command as explain, launch};
 pub use enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState, SupervisorState};
-pub(crate) use request::{Request, Strings};
+pub(crate) use request::{Request, Strings, When};
 pub(crate) use signals::Blocked;
 pub(crate) use supervise::SharedSupervisor;
 pub use supervise::{CallError, NotifiedCall, OnExec, RefusedCall, Response, Supervisor};

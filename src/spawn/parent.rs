@@ -2,6 +2,7 @@
 
 use crate::host::Status;
 use std::fs;
+use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process;
 use std::result::Result as StdResult;
@@ -13,7 +14,10 @@ use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, setsockopt, socketpair, sockopt};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, send, sendmsg, setsockopt, socketpair,
+    sockopt,
+};
 
 use super::brief::Brief;
 use super::cgroup::Group;
@@ -21,14 +25,14 @@ use super::explain::Death;
 use super::request::Request;
 use super::signals::Blocked;
 use super::source::Found;
-use super::watchdog::{reap_later, watch};
+use super::watchdog::{close_later, reap_later, watch};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::machine::layout::{
     ARGV, DETACHED, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SCRATCH, FD_SCRATCH_TARGET, FD_SOCKET, FREE_FD,
     SECRET, SECRET_HIGH, SECRET_LOW, TAIL_ENTRY,
 };
 use crate::machine::wire::{MESSAGE_SIZE, Message};
-use crate::plan::Plan;
+use crate::plan::{BATCH, Plan};
 use crate::policy::Init;
 use crate::sys::{self, Block, CloneHow, Cloned, Reaped};
 
@@ -57,19 +61,32 @@ pub(crate) struct Parent {
     reaped: Mutex<Option<Reaped>>,
     /// Whether it may go on without this process.
     detached: AtomicBool,
+    /// The mount namespace, where its end is not to be waited for.
+    mounts: Mutex<Option<OwnedFd>>,
 }
 
 impl Parent {
     pub(super) fn new(cloned: Cloned, socket: OwnedFd, brief: Brief, group: Option<Group>) -> Self {
-        let group = group.map(Arc::new);
         Self {
             pid: cloned.pid,
             pidfd: cloned.pidfd,
             socket,
             brief,
-            group,
+            group: group.map(Arc::new),
             reaped: Mutex::new(None),
             detached: AtomicBool::new(false),
+            mounts: Mutex::new(None),
+        }
+    }
+
+    /// Keeps the mount namespace until the child is reaped, and a moment longer.
+    pub(super) fn hold_mounts(&self, namespace: OwnedFd) {
+        *self.mounts.lock().unwrap_or_else(PoisonError::into_inner) = Some(namespace);
+    }
+
+    fn let_mounts_go(&self) {
+        if let Some(namespace) = self.mounts.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            close_later(namespace);
         }
     }
 
@@ -113,6 +130,24 @@ impl Parent {
             Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
             Err(errno) => Err(Error::new(ErrorKind::Setup, Step::Gate, "socket").nix("send", errno)),
         }
+    }
+
+    /// Sends descriptors, in messages of a size that the kernel takes.
+    pub(super) fn hand_over(&self, fds: &[OwnedFd]) -> Result<()> {
+        let bytes = Message::Descriptors.to_bytes();
+        for batch in fds.chunks(BATCH) {
+            let numbers: Vec<i32> = batch.iter().map(AsRawFd::as_raw_fd).collect();
+            let (data, rights) = ([IoSlice::new(&bytes)], [ControlMessage::ScmRights(&numbers)]);
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            match sendmsg::<()>(self.socket.as_raw_fd(), &data, &rights, flags, None) {
+                Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
+                Err(errno) => {
+                    let error = Error::new(ErrorKind::Setup, Step::Descriptors, "for a waiting child");
+                    return Err(error.nix("sendmsg", errno));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Waits for a message, the end of the child, or the deadline. The socket's end alone is no sign of the child's: any
@@ -195,6 +230,7 @@ impl Parent {
             if let Some(group) = &self.group {
                 group.finish();
             }
+            self.let_mounts_go();
         }
         Ok(now)
     }
@@ -261,6 +297,7 @@ impl Drop for Parent {
         if let Some(group) = &self.group {
             group.finish();
         }
+        self.let_mounts_go();
     }
 }
 

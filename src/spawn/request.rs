@@ -7,6 +7,14 @@ use super::supervise::SharedSupervisor;
 use crate::error::Object;
 use crate::plan::{Controlling, Program};
 
+/// When it is known what a child will run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    Now,
+    /// The child waits for it: what this request says of the program is never run.
+    Later,
+}
+
 /// What one launch runs.
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -25,13 +33,33 @@ pub(crate) struct Request {
     pub(crate) terminal: Controlling,
     /// Who answers what the filter notifies of.
     pub(crate) supervisor: Option<SharedSupervisor>,
+    pub(crate) when: When,
+}
+
+impl Request {
+    /// For a child that waits for its command, with these streams until then. Its own tail executes nothing.
+    pub(crate) fn later(stdio: [OwnedFd; 3]) -> Self {
+        Self {
+            program: Program::Paths(Vec::new()),
+            name: Object::None,
+            argv: Strings::new(vec![c"ringfence-idle".to_owned()]),
+            envp: Strings::new(Vec::new()),
+            cwd: c"/".to_owned(),
+            stdio,
+            passed: Vec::new(),
+            program_fd: None,
+            terminal: Controlling::No,
+            supervisor: None,
+            when: When::Later,
+        }
+    }
 }
 
 /// C strings and the table of their addresses, as execve takes it.
 #[derive(Debug)]
 pub(crate) struct Strings {
     /// What the table points to.
-    _list: Vec<CString>,
+    list: Vec<CString>,
     table: Vec<u64>,
 }
 
@@ -39,7 +67,12 @@ impl Strings {
     pub(crate) fn new(list: Vec<CString>) -> Self {
         let address = |text: &CString| text.as_ptr().expose_provenance() as u64;
         let table = list.iter().map(address).chain([0]).collect();
-        Self { _list: list, table }
+        Self { list, table }
+    }
+
+    /// The strings.
+    pub(crate) fn list(&self) -> &[CString] {
+        &self.list
     }
 
     /// The address of the table, valid as long as `self`.

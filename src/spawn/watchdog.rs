@@ -1,6 +1,7 @@
 //! Ends a child that is stopped in the window: the thread that cloned it waits for it in the kernel and cannot. One thread
 //! for the whole process, made at the first launch, asleep while nothing is launched.
 
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::process;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -15,6 +16,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long it goes on looking when nothing is.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// So many descriptors do not wait for the next tick.
+const MANY: usize = 64;
+
 /// One launch: when it is too late, and where the kernel puts the child's pidfd.
 #[derive(Debug)]
 struct Launch {
@@ -28,6 +32,8 @@ struct State {
     launches: Vec<Launch>,
     /// Killed children that could not be reaped yet.
     frozen: Vec<OwnedFd>,
+    /// Descriptors whose closing takes long.
+    closing: Vec<OwnedFd>,
     next: u64,
     /// The process that the thread belongs to: a fork of the caller has none.
     process: u32,
@@ -59,6 +65,18 @@ pub(super) fn reap_later(pidfd: OwnedFd) {
     let mut guard = state();
     if let Some(state) = started(&mut guard) {
         state.frozen.push(pidfd);
+        wake(state);
+    }
+}
+
+/// Closes a descriptor whose closing takes long, a moment later: at the next tick, or at once where there are many.
+pub(super) fn close_later(fd: OwnedFd) {
+    let mut guard = state();
+    if let Some(state) = started(&mut guard) {
+        state.closing.push(fd);
+        if state.closing.len() >= MANY {
+            WAKE.notify_one();
+        }
         wake(state);
     }
 }
@@ -111,6 +129,15 @@ fn run() {
             sys::kill_by_number(launch.pidfd.load(Ordering::SeqCst));
         }
         state.frozen.retain(|pidfd| matches!(sys::reap(pidfd, Block::No), Ok(Reaped::Running)));
+        let closing = mem::take(&mut state.closing);
+        if !closing.is_empty() {
+            idle_since = now;
+            // Without the lock: a launch would wait for it.
+            drop(guard);
+            drop(closing);
+            guard = self::state();
+            continue;
+        }
         if !state.launches.is_empty() || !state.frozen.is_empty() {
             idle_since = now;
         }

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+use super::super::Arrival;
 use super::super::Attach;
 use super::super::CloseRange;
 use super::super::Code;
@@ -83,17 +84,22 @@ fn all() -> Vec<(String, String)> {
 fn shown_filter(program: &Program, filter: Filter) -> String {
     let policy = Builder::default().seccomp(filter).policy().expect("a policy");
     let plan = compile(&policy, &Host::ideal(), Namespaces::STANDARD).expect("a plan");
-    shown_with(program, &[], CloseRange::Here, plan.filter.as_ref())
+    shown_with(program, &[], (CloseRange::Here, Arrival::Window), plan.filter.as_ref())
 }
 
 fn shown_tail(program: &Program, targets: &[i32], close_range: CloseRange) -> String {
-    shown_with(program, targets, close_range, None)
+    shown_with(program, targets, (close_range, Arrival::Window), None)
+}
+
+/// The tail of a command that a waiting child is told.
+fn shown_late(program: &Program, targets: &[i32]) -> String {
+    shown_with(program, targets, (CloseRange::Here, Arrival::Messages), None)
 }
 
 fn shown_with(
     program: &Program,
     targets: &[i32],
-    close_range: CloseRange,
+    (close_range, arrival): (CloseRange, Arrival),
     filter: Option<&Attach>,
 ) -> String {
     let cwd = CString::new("/work").expect("no NUL");
@@ -107,6 +113,7 @@ fn shown_with(
         limits: &[],
         filter,
         terminal: Controlling::No,
+        arrival,
     };
     Shown(&tail(&input).0).to_string()
 }
@@ -128,6 +135,8 @@ fn commands() -> Vec<(String, String)> {
         ("a_command_is_looked_up_in_two_places", shown_tail(&paths, &[], here)),
         ("a_command_gets_descriptors_3_and_9", shown_tail(&paths, &[9, 3], here)),
         ("a_command_is_an_open_file", shown_tail(&Program::Fd, &[4], here)),
+        ("a_waiting_child_is_told_a_command", shown_late(&paths, &[])),
+        ("a_waiting_child_is_told_an_open_file_and_descriptors", shown_late(&Program::Fd, &[9, 3])),
         ("a_command_runs_without_close_range", shown_tail(&paths, &[9], later)),
         ("a_command_has_a_filter", shown_filter(&paths, Filter::baseline())),
         ("a_command_has_a_filter_whose_kills_are_told", shown_filter(&paths, Filter::strict())),

@@ -80,6 +80,7 @@ fn descriptors(nr: i64) -> &'static [usize] {
         | libc::SYS_read
         | libc::SYS_sendto
         | libc::SYS_recvfrom
+        | libc::SYS_recvmsg
         | libc::SYS_fcntl
         | libc::SYS_dup3
         | libc::SYS_landlock_add_rule
@@ -264,8 +265,30 @@ fn waiting(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
             world.put(args[1], &Message::Go.to_bytes());
             Ok(8)
         }
+        libc::SYS_recvmsg => message(world, args),
         _ => serving(world, nr, args),
     }
+}
+
+/// A message with as many of the descriptors that are still to come as its control buffer has room for.
+fn message(world: &mut Scripted, args: [u64; 6]) -> Answer {
+    let word = |world: &Scripted, at: u64| world.word_at(at).unwrap_or(0);
+    let (vector, control) = (word(world, args[1] + 16), word(world, args[1] + 32));
+    let fits = usize::try_from(word(world, args[1] + 40)).unwrap_or(0).saturating_sub(16) / 4;
+    let count = fits.min(world.coming.len());
+    let cloexec = has(args[2], libc::MSG_CMSG_CLOEXEC);
+    let labels: Vec<u64> = world.coming.drain(..count).collect();
+    for (at, label) in (control + 16..).step_by(4).zip(labels) {
+        let number = open(world, Fd { what: What::Given(label), serial: 0, cloexec })?;
+        world.put(at, &i32::try_from(number).unwrap_or(-1).to_le_bytes());
+    }
+    world.put(control, &(16 + 4 * count as u64).to_le_bytes());
+    let kind =
+        u64::from(libc::SOL_SOCKET.cast_unsigned()) | u64::from(libc::SCM_RIGHTS.cast_unsigned()) << 32;
+    world.put(control + 8, &kind.to_le_bytes());
+    let buffer = word(world, vector);
+    world.put(buffer, &Message::Descriptors.to_bytes());
+    Ok(8)
 }
 
 /// Init's life: a signal for the program, an orphan, then the program's end.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::ptr;
 
+use super::super::Arrival;
 use super::super::CloseRange;
 use super::super::Code;
 use super::super::Controlling;
@@ -57,6 +58,8 @@ const STEPS: usize = 20_000;
 /// Labels of what the command passes.
 pub(super) const PASSED: u64 = 1000;
 const PROGRAM: u64 = 2000;
+/// Label of the first stream of a child that has no command yet.
+const WAITING: u64 = 3000;
 
 /// What the caller found at its sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +103,8 @@ pub(super) struct Variant {
     pub(super) by_fd: bool,
     /// Standard input is to be its terminal.
     pub(super) terminal: Controlling,
+    /// What the command passes comes after the clone.
+    pub(super) arrival: Arrival,
 }
 
 pub(super) struct Launch<'a> {
@@ -157,6 +162,9 @@ impl<'a> Launch<'a> {
         let mut world = Scripted::new(memory, fds, script);
         fill(&mut world, plan, variant.found, (rows_at(bases.tail, &tail), free));
         world.progress = BRIEF_BASE;
+        if variant.arrival == Arrival::Messages {
+            world.coming = labels(variant);
+        }
         Self { plan, policy, host, variant, world, tail, window, bases }
     }
 
@@ -232,6 +240,7 @@ fn tail_of(plan: &Plan, variant: Variant, close_range: CloseRange) -> Code {
         limits: &plan.late_limits,
         filter: plan.filter.as_ref(),
         terminal: variant.terminal,
+        arrival: variant.arrival,
     };
     tail(&input).0
 }
@@ -279,7 +288,12 @@ fn descriptors(plan: &Plan, variant: Variant) -> (BTreeMap<i32, Fd>, Vec<(i32, i
         place.push((from, to));
     };
     // As `spawn/parent.rs` does it; the scratch numbers are taken too.
-    for (label, to) in (0..).zip([0, 1, 2, FD_SOCKET, FD_BRIEF, FD_CALLER, FD_SCRATCH, FD_SCRATCH_TARGET]) {
+    // A child that waits for its command has other streams until then.
+    let late = variant.arrival == Arrival::Messages;
+    let streams = if late { WAITING } else { 0 };
+    for (label, to) in
+        (streams..).zip([0, 1, 2, FD_SOCKET, FD_BRIEF, FD_CALLER, FD_SCRATCH, FD_SCRATCH_TARGET])
+    {
         give(label, to);
     }
     for (index, source) in plan.sources.iter().enumerate() {
@@ -288,10 +302,16 @@ fn descriptors(plan: &Plan, variant: Variant) -> (BTreeMap<i32, Fd>, Vec<(i32, i
             give(500, tree.fd);
         }
     }
-    let program = variant.by_fd.then_some(PROGRAM);
-    let passed = (PASSED..).take(variant.targets.len()).chain(program);
-    for (label, to) in passed.zip(plan.passed_at..) {
-        give(label, to);
+    if !late {
+        for (label, to) in labels(variant).into_iter().skip(3).zip(plan.passed_at..) {
+            give(label, to);
+        }
     }
     (fds, place)
+}
+
+/// What belongs to the command: its streams, what it passes, its program.
+fn labels(variant: Variant) -> Vec<u64> {
+    let program = variant.by_fd.then_some(PROGRAM);
+    (0..3).chain((PASSED..).take(variant.targets.len())).chain(program).collect()
 }

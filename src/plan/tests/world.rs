@@ -101,6 +101,8 @@ pub(super) struct Scripted {
     /// How often init was woken, and how often it asked for an ended child.
     pub(super) woken: usize,
     pub(super) waited: usize,
+    /// Labels of the descriptors that messages are still to bring.
+    pub(super) coming: Vec<u64>,
 }
 
 impl Scripted {
@@ -122,6 +124,7 @@ impl Scripted {
             progress: 0,
             woken: 0,
             waited: 0,
+            coming: Vec::new(),
         }
     }
 
@@ -229,6 +232,7 @@ impl Scripted {
             progress: self.progress,
             woken: self.woken,
             waited: self.waited,
+            coming: self.coming.clone(),
         }
     }
 

@@ -36,6 +36,7 @@ impl Running {
             supervision.launched();
         }
         forget_secret(self.parent.brief());
+        self.unload();
         // Nothing is left to explain: a running program is not to cost the memory of its set-up.
         (self.linked.tail, self.linked.window) = (Code::empty(), Code::empty());
         self.tell();
@@ -77,6 +78,9 @@ impl Running {
 
     fn run(&mut self, program: Option<&OwnedFd>, deadline: Instant) -> Result<()> {
         self.parent.tell(Message::Go)?;
+        self.parent.hand_over(&self.cargo)?;
+        // The child has its own by now, or it never will.
+        self.cargo.clear();
         let mut announced = false;
         loop {
             let until = if announced { deadline.min(Instant::now() + LATE) } else { deadline };
