@@ -68,7 +68,7 @@ pub struct PoolStats {
 /// ```
 ///
 /// What is said of [`Idle`] holds here: the program sees files as they were opened when its child was made, and the
-/// children are taken in the order in which they were made.
+/// youngest is taken first.
 pub struct Pool {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -235,12 +235,12 @@ impl Shared {
         (self.process == process::id()).then(|| self.state())
     }
 
-    /// The child that has waited longest, of those that still do.
+    /// The youngest child that still waits: what it needs is still in the caches.
     fn take(&self) -> Option<Idle> {
         let mut state = self.own_state()?;
         let mut dead = Vec::new();
         let taken = loop {
-            match state.waiting.pop_front() {
+            match state.waiting.pop_back() {
                 Some(idle) if idle.waits() => break Some(idle),
                 Some(idle) => dead.push(idle),
                 None => break None,
