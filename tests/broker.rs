@@ -351,11 +351,13 @@ mod tests {
         let [nobody, resets, other] =
             [&closed, &resetting, &forbidden].map(|listener| listener.local_addr().unwrap().port());
         drop(closed);
-        // A peer that takes the connection back at once.
+        // A peer that takes the connection back, once it has been given to the program.
         thread::spawn(move || {
             for stream in resetting.incoming() {
                 let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-                setsockopt(&stream.unwrap(), sockopt::Linger, &linger).unwrap();
+                let stream = stream.unwrap();
+                setsockopt(&stream, sockopt::Linger, &linger).unwrap();
+                thread::sleep(Duration::from_millis(100));
             }
         });
         for (peer, connects) in [(nobody, "ECONNREFUSED"), (resets, "0")] {
