@@ -368,12 +368,14 @@ mod tests {
                  def sneak():\n  try: return s.sendto(b'escaped', 0x20000000, ('127.0.0.1', {other}))\n  \
                  except OSError: return None\n\
                  [sneak() for _ in range(4)]\n\
-                 def there():\n  s.listen(); return 'listens' if '{connects}' == '0' else 'in its own network'\n\
+                 def there():\n  s.listen(); return 'listens' if r == 0 else 'in its own network'\n\
                  show(there)"
             );
             let seen = lines(&run(sandbox(), only(peer), &script));
             let listens = if connects == "0" { "EINVAL" } else { "in its own network" };
-            assert_eq!(seen, [connects, listens]);
+            // The reset may come before the answer: then no socket was given.
+            let early = seen == ["ECONNRESET", "in its own network"] && connects == "0";
+            assert!(early || seen == [connects, listens], "{seen:?}");
             forbidden.set_nonblocking(true).unwrap();
             assert!(forbidden.accept().is_err(), "somebody else was reached");
         }
