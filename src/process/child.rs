@@ -17,8 +17,11 @@ use super::terminal::Terminal;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::Init;
 use crate::spawn::{Enforcement, Group, Running};
-use crate::sys::{self, Block, Reaped};
+use crate::sys::{self, Block, ExitInfo, Reaped};
 
+/// How long the kernel may take to reap what nobody waits for, and how often that is looked at.
+const MOMENT: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_micros(100);
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
 
@@ -263,6 +266,18 @@ impl Child {
         }
     }
 
+    /// The wait status that the kernel keeps of a program that nobody waited for. It is there a moment after the end.
+    fn remembered(&self) -> Option<i32> {
+        let until = Instant::now() + MOMENT;
+        loop {
+            match sys::exit_info(self.running.parent.pidfd()) {
+                ExitInfo::Status(status) => return Some(status),
+                ExitInfo::NotYet if Instant::now() < until => thread::sleep(LOOK),
+                ExitInfo::NotYet | ExitInfo::Nothing => return None,
+            }
+        }
+    }
+
     fn outcome(&self, reaped: Reaped) -> Outcome {
         let brief = self.running.parent.brief();
         let program = match (self.running.init, reaped) {
@@ -270,7 +285,7 @@ impl Child {
             (Init::Program, Reaped::Ended { code, status, .. }) => {
                 Some(ExitStatus::from_waitid(code, status))
             }
-            (Init::Program, _) => sys::exit_info(self.running.parent.pidfd()).map(ExitStatus::from_wait),
+            (Init::Program, _) => self.remembered().map(ExitStatus::from_wait),
         };
         let tree = match reaped {
             Reaped::Ended { usage, .. } => Usage::from_words(&usage.words),

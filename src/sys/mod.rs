@@ -29,8 +29,8 @@ pub(crate) use notify::{
 };
 pub(crate) use probe::{landlock_abi, last_capability, probe_call, secure_exec, try_clone_namespaces};
 pub(crate) use process::{
-    Block, Reaped, close_on_exec, duplicate, exit_info, is_urgent, kill_by_number, open_pidfd, poll_fd,
-    readable_fds, reap, receive_with_pid, secret, send_signal, set_limit, set_priority,
+    Block, ExitInfo, Reaped, close_on_exec, duplicate, exit_info, is_urgent, kill_by_number, open_pidfd,
+    poll_fd, readable_fds, reap, receive_with_pid, secret, send_signal, set_limit, set_priority,
 };
 #[cfg(feature = "tokio")]
 pub(crate) use reactor::watch_readable;

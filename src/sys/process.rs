@@ -101,20 +101,34 @@ pub(crate) fn reap(pidfd: impl AsFd, block: Block) -> Result<Reaped, Errno> {
     Ok(Reaped::Ended { code: info[2].cast_signed(), status: info[6].cast_signed(), usage })
 }
 
-/// `ioctl(pidfd, PIDFD_GET_INFO, {mask: PIDFD_INFO_EXIT})` (since Linux 6.15): the wait status of a process that someone
-/// else has reaped.
-pub(crate) fn exit_info(pidfd: impl AsFd) -> Option<i32> {
+/// What the kernel remembers of a process that someone else has reaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExitInfo {
+    /// Its wait status.
+    Status(i32),
+    /// It is not reaped yet: one that nobody waits for is reaped a moment after its pidfd says that it has ended.
+    NotYet,
+    /// Nothing: before Linux 6.15.
+    Nothing,
+}
+
+/// `ioctl(pidfd, PIDFD_GET_INFO, {mask: PIDFD_INFO_EXIT})` (since Linux 6.15).
+pub(crate) fn exit_info(pidfd: impl AsFd) -> ExitInfo {
     let mut info = [0_u64; 8];
     info[0] = PIDFD_INFO_EXIT;
     let at = (&raw mut info).expose_provenance() as u64;
     let args = [number(pidfd.as_fd().as_raw_fd()), PIDFD_GET_INFO, at, 0, 0, 0];
     // SAFETY: the request's size field says 64 bytes, which `info` has; it lives across the call.
-    unsafe { raw(libc::SYS_ioctl, args) }.ok()?;
+    if unsafe { raw(libc::SYS_ioctl, args) }.is_err() {
+        return ExitInfo::Nothing;
+    }
     // SAFETY: the kernel wrote through the exposed address; a volatile read sees it.
     let info = unsafe { (&raw const info).read_volatile() };
+    if info[0] & PIDFD_INFO_EXIT == 0 {
+        return ExitInfo::NotYet;
+    }
     // struct pidfd_info: mask, cgroupid, pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid, exit_code.
-    let status = u32::try_from(info[7] >> 32).ok()?;
-    (info[0] & PIDFD_INFO_EXIT != 0).then_some(status.cast_signed())
+    u32::try_from(info[7] >> 32).map_or(ExitInfo::Nothing, |status| ExitInfo::Status(status.cast_signed()))
 }
 
 /// Which of these descriptors are readable or hung up, waiting at most `timeout_ms` (-1: without end).
