@@ -184,6 +184,42 @@ mod tests {
     }
 
     #[test]
+    fn a_child_that_waits_is_filtered_and_read_back_where_its_filter_lets_the_command_come() {
+        let filters = |pid: u32| {
+            let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("a child that waits");
+            let line =
+                text.lines().find_map(|line| line.strip_prefix("Seccomp_filters:")).expect("Linux 5.9");
+            line.trim().parse::<u32>().expect("a number")
+        };
+        let around = filters(process::id());
+        // (the filter, whether it is there before the command is)
+        let exec = Filter::baseline().forget(["execve"]).deny(["execve"], Action::Errno(libc::EACCES));
+        let cases = [
+            (Filter::baseline(), true),
+            (Filter::no_network(), true),
+            (
+                Filter::baseline().forget(["close_range"]).deny(["close_range"], Action::Errno(libc::EPERM)),
+                false,
+            ),
+            (Filter::baseline().forget(["ioctl"]).deny(["ioctl"], Action::Errno(libc::ENOTTY)), false),
+            (Filter::baseline().forget(["uname"]).deny(["uname"], Action::KillProcess), false),
+            (exec.launch_only(), false),
+        ];
+        for (filter, early) in cases {
+            let shown = format!("{filter:?}");
+            let sandbox = system().seccomp(filter).build().expect("a policy");
+            let idle = sandbox.hold().expect("a child that waits");
+            assert_eq!(filters(idle.id()), around + u32::from(early), "{shown}");
+            let state = idle.enforcement().filter;
+            assert_eq!(matches!(state, FilterState::Attached { .. }), early, "{state:?} {shown}");
+            assert_eq!(idle.enforcement().seccomp_filters, Some(around), "{shown}");
+            let child = idle.spawn(sandbox.command("/bin/cat").stdin(Stdio::piped())).expect("cat");
+            assert_eq!(child.seccomp_filters(), Some(around + 1), "{shown}");
+            child.kill().expect("the end");
+        }
+    }
+
+    #[test]
     fn mistakes_are_reported_when_the_policy_is_built() {
         let mistakes = |builder: Builder| {
             let error = builder.build().expect_err("a mistake");

@@ -99,10 +99,13 @@ pub(crate) fn compile(policy: &Policy, host: &Host, set: Namespaces) -> Result<P
     init::split(context)?;
     // Before the caller looks whether it can take the filter's listener over.
     seccomp::make_fetchable(context);
-    // The caller reads back what holds, and may keep the child here for as long as it likes.
-    ready(context);
     // Its program is part of the plan; the tail attaches it last, as it would filter every step above.
     let filter = seccomp::lower(context)?;
+    // But a child that waits for its command has it already, if it lets through all that is left to do: so that it is read
+    // back, and takes no time when the command comes.
+    seccomp::attach_to_waiting(context, filter.as_ref());
+    // The caller reads back what holds, and may keep the child here for as long as it likes.
+    ready(context);
     Ok(finish(context, ids, copy_entry, filter))
 }
 

@@ -69,8 +69,10 @@ pub(crate) fn tail(input: &TailInput<'_>) -> (Code, Vec<Cell>) {
     }
     late_limits(&mut asm, input.limits);
     let results = before_exec(&mut asm, input, socket);
-    // Last: it would filter every step above.
-    if let Some(filter) = input.filter {
+    // Last: it would filter every step above. A child that waited may have it already.
+    if let Some(filter) = input.filter
+        && !(input.arrival == Arrival::Messages && filter.precedes_command())
+    {
         seccomp::attach(&mut asm, filter);
     }
     exec(&mut asm, input, &results);

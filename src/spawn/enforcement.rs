@@ -53,7 +53,8 @@ pub enum FilterState {
         /// Its length.
         instructions: usize,
     },
-    /// The kernel took it: `execve` has happened, and could not have otherwise.
+    /// The kernel took it: `execve` has happened, and could not have otherwise; or the child waits for its command
+    /// ([`crate::Idle`]) and has it already, which the kernel shows.
     Attached {
         /// Its length.
         instructions: usize,
@@ -109,8 +110,8 @@ pub struct Enforcement {
     pub host_gid: Option<u32>,
     /// Supplementary groups that the program still has, as the caller sees them.
     pub groups: Vec<u32>,
-    /// System-call filters around the child when this was read: those that the caller has already. The program's own comes
-    /// after, see [`Enforcement::filter`]; [`crate::Child::seccomp_filters`] asks the kernel again.
+    /// System-call filters around the child when this was read: those that the caller has already, without the program's
+    /// own, see [`Enforcement::filter`]. [`crate::Child::seccomp_filters`] asks the kernel again.
     pub seccomp_filters: Option<u32>,
     /// The program's own filter.
     pub filter: FilterState,

@@ -22,14 +22,14 @@ use nix::sys::socket::{
 use super::brief::Brief;
 use super::cgroup::Group;
 use super::explain::Death;
-use super::request::Request;
+use super::request::{Request, When};
 use super::signals::Blocked;
 use super::source::Found;
 use super::watchdog::{close_later, reap_later, watch};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::machine::layout::{
     ARGV, DETACHED, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SCRATCH, FD_SCRATCH_TARGET, FD_SOCKET, FREE_FD,
-    SECRET, SECRET_HIGH, SECRET_LOW, TAIL_ENTRY,
+    SECRET, SECRET_HIGH, SECRET_LOW, TAIL_ENTRY, WAITS,
 };
 use crate::machine::wire::{MESSAGE_SIZE, Message};
 use crate::plan::{BATCH, Plan};
@@ -315,6 +315,7 @@ pub(super) fn fill(brief: &Brief, plan: &Plan, sources: &[Found], request: &Requ
     let map = brief.map();
     map.set_word(ARGV, request.argv.address());
     map.set_word(ENVP, request.envp.address());
+    map.set_word(WAITS, u64::from(request.when == When::Later));
     for (source, found) in plan.sources.iter().zip(sources) {
         map.set_word(source.facts, found.kind);
         map.set_word(source.facts + 8, found.inode);

@@ -9,10 +9,10 @@ use super::enforcement::{Enforcement, FilterState, LaunchMethod, Missing, Namesp
 use super::landlock;
 use super::source::Found;
 use crate::error::{Error, ErrorKind, Object, Result, Step};
-use crate::host::{Answer, CapabilitySets, MountTable, Status};
-use crate::machine::layout::SOURCE_ABSENT;
+use crate::host::{Answer, CapabilitySets, MountTable, SeccompMode, Status};
+use crate::machine::layout::{SOURCE_ABSENT, WAITS};
 use crate::plan::{ItemKind, Listener, Plan};
-use crate::policy::{Access, MountKind, Namespaces, NewPrivileges, Policy, Root, Source};
+use crate::policy::{Access, Init, MountKind, Namespaces, NewPrivileges, Policy, Root, Source};
 
 /// Reads what the kernel says of the confined process `pid`, in the sandbox whose first process is `first`, and compares it
 /// with the policy: no more than was asked, and no less.
@@ -32,6 +32,8 @@ pub(super) fn read_back(
         Answer::No => Some(false),
         Answer::Unknown => None,
     };
+    let filter = filter(plan, brief, &status)?;
+    let own = u32::from(matches!(filter, FilterState::Attached { .. }));
     let report = Enforcement {
         attempts: Vec::new(),
         method: LaunchMethod::Image,
@@ -41,10 +43,8 @@ pub(super) fn read_back(
         host_uid: status.uid.map(|ids| ids.effective),
         host_gid: status.gid.map(|ids| ids.effective),
         groups: status.groups.clone().unwrap_or_default(),
-        seccomp_filters: status.seccomp_filters,
-        filter: plan.filter.as_ref().map_or(FilterState::None, |filter| FilterState::AtExec {
-            instructions: filter.instructions(Listener::Had),
-        }),
+        seccomp_filters: status.seccomp_filters.map(|count| count.saturating_sub(own)),
+        filter,
         supervisor: supervisor(plan, policy),
         choices: choices(plan, brief),
         absent: absent(plan, sources),
@@ -210,6 +210,31 @@ fn absent(plan: &Plan, sources: &[Found]) -> Vec<PathBuf> {
             Source::Fd(_) => None,
         })
         .collect()
+}
+
+/// A child that waits for its command may have its filter already; then the kernel has to say so.
+fn filter(plan: &Plan, brief: &Brief, status: &Status) -> Result<FilterState> {
+    let Some(filter) = &plan.filter else { return Ok(FilterState::None) };
+    let instructions = filter.instructions(Listener::Had);
+    if !filter.precedes_command() || brief.map().word(WAITS) == 0 {
+        return Ok(FilterState::AtExec { instructions });
+    }
+    let (mode, count) = (status.seccomp, status.seccomp_filters);
+    let more = count.is_none_or(|count| count > around(plan.init).unwrap_or(0));
+    if mode == Some(SeccompMode::Filter) && more {
+        return Ok(FilterState::Attached { instructions });
+    }
+    let error = Error::new(ErrorKind::Setup, Step::Verify, "seccomp");
+    Err(error.detail(format!("mode {mode:?}, {count:?} filters: the program's is not attached")))
+}
+
+/// Filters of the thread that cloned the child, which the child has too. What is its own first process was cloned by another
+/// one than this.
+fn around(init: Init) -> Option<u32> {
+    if init == Init::Program {
+        return None;
+    }
+    Status::parse(&fs::read_to_string("/proc/thread-self/status").ok()?).seccomp_filters
 }
 
 /// Who is to stand behind the filter.

@@ -3,7 +3,7 @@
 
 use super::super::asm::{Assembler, Call, Cell, Operand, num, sym};
 use super::super::context::{Context, u64_of};
-use super::{Program, compile};
+use super::{Program, compile, early};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::host::Features;
 use crate::machine::layout::{LISTENER, SECRET, SECRET_HIGH, SECRET_LOW, SUPERVISED};
@@ -33,6 +33,17 @@ pub(crate) struct Attach {
     plain: Option<Placed>,
     /// Why no listener is asked for, although kills were to be told.
     pub(crate) untold: Option<&'static str>,
+    /// When a child that waits for its command gets it.
+    pub(super) waiting: Waiting,
+}
+
+/// When a child that waits for its command gets its filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// Before it waits: nothing that it has to do afterwards is refused.
+    Filtered,
+    /// As every other child, right before exec.
+    AtExec,
 }
 
 /// Compiles the policy's filter into the plan's data.
@@ -57,7 +68,9 @@ pub(crate) fn lower(context: &mut Context<'_>) -> Result<Option<Attach>> {
         None
     };
     let plain = plain.map(|program| place(&mut context.asm, &program));
-    Ok(Some(Attach { listening, plain, untold: missing }))
+    let early = listening.is_none() && early::lets_command_come(filter);
+    let waiting = if early { Waiting::Filtered } else { Waiting::AtExec };
+    Ok(Some(Attach { listening, plain, untold: missing, waiting }))
 }
 
 fn wants(filter: &Filter) -> bool {
@@ -112,6 +125,11 @@ impl Attach {
         let looked_for = |placed: &Placed| !placed.secrets.is_empty();
         let known = self.listening.is_some() || self.plain.as_ref().is_some_and(looked_for);
         known.then(|| Cell::brief(SECRET, "secret").word())
+    }
+
+    /// Whether a child that waits for its command is filtered already.
+    pub(crate) fn precedes_command(&self) -> bool {
+        self.waiting == Waiting::Filtered
     }
 
     /// Whether a listener is asked for.

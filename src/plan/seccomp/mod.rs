@@ -2,12 +2,16 @@
 //! behind each leaf what seccompiler made of its conditions. It must not decide what is allowed.
 
 mod attach;
+mod early;
 mod emit;
 mod front;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use attach::{Attach, Listener, attach, attach_to_init, lower, make_fetchable};
+#[cfg(test)]
+pub(super) use early::LEFT;
+pub(crate) use early::attach_to_waiting;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};

@@ -176,6 +176,7 @@ pub(super) fn variants(policy: &Policy, host: &Host) -> Vec<Variant> {
         Variant { found: Found::Little, how: How::Copy, targets: &[], ..base },
         Variant { found: Found::Files, targets: &[4, 40], by_fd: true, terminal: Controlling::Stdin, ..base },
         Variant { arrival: Arrival::Messages, targets: &[9, 3], by_fd: true, ..base },
+        Variant { arrival: Arrival::Messages, terminal: Controlling::Stdin, targets: &[], ..base },
     ];
     if policy.init == Init::Reaper {
         list.push(Variant { role: Role::Init, ..base });

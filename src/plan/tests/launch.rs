@@ -43,6 +43,7 @@ use crate::machine::layout::SOURCE_FILE;
 use crate::machine::layout::SOURCE_SYMLINK;
 use crate::machine::layout::SUPERVISED;
 use crate::machine::layout::TAIL_ENTRY;
+use crate::machine::layout::WAITS;
 use crate::machine::model::End;
 use crate::machine::model::Model;
 use crate::machine::segment::Bases;
@@ -160,7 +161,7 @@ impl<'a> Launch<'a> {
         let mode = if variant.found == Found::Directories { 0o040_755 } else { 0o100_644 };
         let script = Script { role: variant.role, mode, ids, caller_dies: false };
         let mut world = Scripted::new(memory, fds, script);
-        fill(&mut world, plan, variant.found, (rows_at(bases.tail, &tail), free));
+        fill(&mut world, plan, variant, (rows_at(bases.tail, &tail), free));
         world.progress = BRIEF_BASE;
         if variant.arrival == Arrival::Messages {
             world.coming = labels(variant);
@@ -256,7 +257,7 @@ fn memory(plan: &Plan, tail: &Code, window: &Code, bases: &Bases) -> Vec<(u64, V
     vec![(bases.image, linked(&plan.code)), (bases.brief, brief), (bases.window, linked(window))]
 }
 
-fn fill(world: &mut Scripted, plan: &Plan, found: Found, (tail, free): (u64, i32)) {
+fn fill(world: &mut Scripted, plan: &Plan, variant: Variant, (tail, free): (u64, i32)) {
     let mut set = |offset: u32, value: u64| {
         assert!(
             world.put(BRIEF_BASE + u64::from(offset), &value.to_le_bytes()),
@@ -267,8 +268,9 @@ fn fill(world: &mut Scripted, plan: &Plan, found: Found, (tail, free): (u64, i32
     set(FREE_FD, u64::from(free.cast_unsigned()));
     set(FD_END, TABLE_END);
     set(SUPERVISED, 1);
+    set(WAITS, u64::from(variant.arrival == Arrival::Messages));
     for (index, source) in plan.sources.iter().enumerate() {
-        set(source.facts, kind(source.how, found, index));
+        set(source.facts, kind(source.how, variant.found, index));
         set(source.facts + 8, INODE);
         set(source.facts + 16, DEVICE);
     }

@@ -1,9 +1,12 @@
 //! What has to hold wherever a run ends: before an exec, in init, after a failure. Each rule returns what it finds broken.
 
+use super::super::Arrival;
 use super::super::ItemKind;
 use super::super::MapWriter;
+use super::super::NATIVE;
 use super::super::Op;
 use super::super::identity::HostIds;
+use super::super::seccomp::LEFT;
 use super::kernel::PROGRAM_PID;
 use super::launch::Finish;
 use super::launch::Launch;
@@ -121,8 +124,27 @@ fn privileges(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
     }
     if launch.policy.seccomp.is_some() {
         let filter = need(broken, "the filter", done.last(libc::SYS_seccomp, |_| true));
-        if done.last(libc::SYS_sendto, |_| true).is_none_or(|told| told > filter) {
-            broken.push("the filter is not attached after the last word".into());
+        let early = launch.variant.arrival == Arrival::Messages
+            && launch.plan.filter.as_ref().is_some_and(|filter| filter.precedes_command());
+        // "Ready" and "Exec" behind it, or neither.
+        let wanted = if early { 2 } else { 0 };
+        let behind = done
+            .events
+            .iter()
+            .skip(filter)
+            .filter(|event| event.nr == libc::SYS_sendto && event.result >= 0)
+            .count();
+        if behind != wanted {
+            broken.push(format!("{behind} words come behind the filter, and not {wanted}"));
+        }
+        // What such a filter has to let through is all that comes.
+        for event in done.events.iter().skip(filter + 1).filter(|_| early) {
+            let name =
+                u32::try_from(event.nr).ok().and_then(|number| NATIVE.name(number)).unwrap_or_default();
+            let terminal = name == "ioctl" && event.args[1] == libc::TIOCSCTTY;
+            if !LEFT.contains(&name) && !terminal {
+                broken.push(format!("{name} comes behind the filter of a child that waits"));
+            }
         }
     }
     landlocked(launch, done, broken);
