@@ -358,6 +358,12 @@ impl Assembler {
         self.push("progress", text, Row::new(Opcode::Progress, 0, &[operand.arg]), None);
     }
 
+    /// Back to whoever called the machine as a function.
+    pub(crate) fn give_back(&mut self, value: &Operand) {
+        let text = format!(" {}", value.text);
+        self.push("return", text, Row::new(Opcode::Return, 0, &[value.arg]), None);
+    }
+
     /// Ends the process as a failure of this step.
     pub(crate) fn fail(&mut self, why: &'static str) {
         self.push("fail", format!(" {why:?}"), Row::new(Opcode::Fail, 0, &[]), None);

@@ -3,6 +3,7 @@
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod broker;
+mod call;
 mod channel;
 mod child;
 mod clock;
@@ -29,6 +30,7 @@ pub use broker::{
     Broker, ConnectDecision, ConnectRequest, ExecDecision, ExecRequest, OpenDecision, OpenPurpose,
     OpenRequest, PeerAddress,
 };
+pub use call::{CallFailure, Calling, Closure, Io, Panic, Portable};
 pub use channel::{Channel, Message};
 pub use child::Child;
 pub use clock::Clock;

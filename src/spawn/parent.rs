@@ -25,6 +25,7 @@ use super::explain::Death;
 use super::request::Request;
 use super::signals::Blocked;
 use super::source::Found;
+use super::threads::Harmless;
 use super::watchdog::{close_later, reap_later, watch};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::machine::layout::{
@@ -311,7 +312,7 @@ pub(super) fn sockets() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 /// What the caller decides at each launch.
-pub(super) fn fill(brief: &Brief, plan: &Plan, sources: &[Found], request: &Request) {
+pub(super) fn fill(brief: &Brief, plan: &Plan, sources: &[Found], request: &Request<'_>) {
     let map = brief.map();
     map.set_word(ARGV, request.argv.address());
     map.set_word(ENVP, request.envp.address());
@@ -358,7 +359,7 @@ pub(super) fn note_descriptors(brief: &Brief, free: i32) {
 /// Descriptors of this process and the numbers that the child finds them under.
 pub(super) fn descriptors(
     plan: &Plan,
-    request: &Request,
+    request: &Request<'_>,
     sources: &[Found],
     (socket, brief, caller): (&OwnedFd, &Brief, &OwnedFd),
 ) -> Vec<(i32, i32)> {
@@ -425,7 +426,10 @@ fn on_lasting_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
         let (sender, jobs) = channel::<Job>();
         Builder::new()
             .name("ringfence".to_owned())
-            .spawn(move || jobs.into_iter().for_each(|job| job()))
+            .spawn(move || {
+                let _harmless = Harmless::here();
+                jobs.into_iter().for_each(|job| job());
+            })
             .ok()?;
         *lasting = Some((own, sender));
     }
