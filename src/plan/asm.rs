@@ -134,7 +134,7 @@ impl Call {
 }
 
 /// What the assembler made.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Code {
     pub(crate) segment: Segment,
     pub(crate) ops: Vec<Op>,

@@ -104,7 +104,7 @@ enum What {
 }
 
 /// Where the segments of one launch lie, and their code.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Linked {
     bases: Bases,
     image_rows: u64,

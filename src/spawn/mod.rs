@@ -17,6 +17,7 @@ mod supervise;
 mod threads;
 mod verify;
 mod watchdog;
+mod worker;
 
 pub(crate) use self::cgroup::{CpuFile, Group, Motion, Sheet, Tally, stop_tree};
 pub use self::cgroup::{
@@ -33,3 +34,4 @@ pub(crate) use signals::Blocked;
 pub(crate) use supervise::SharedSupervisor;
 pub use supervise::{CallError, NotifiedCall, OnExec, RefusedCall, Response, Supervisor};
 pub(crate) use threads::{Harmless, only_one};
+pub(crate) use worker::{Heard as WorkerHeard, Report, hear as hear_worker, identify};

@@ -3,13 +3,16 @@
 use std::fmt::{self, Debug, Formatter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::result::Result as StdResult;
+use std::sync::Arc;
 use std::time::Instant;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::super::brief::Brief;
+use super::super::enforcement::FilterState;
+use super::super::parent::Parent;
 use super::super::signals::Blocked;
-use super::Fence;
+use super::{Fence, Linked, Running, What};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::machine::isa::PROGRESS_SIZE;
 use crate::plan::{ClosureTail, LookedInto, compile_program};
@@ -135,5 +138,30 @@ fn hear(socket: &OwnedFd, deadline: Instant) -> StdResult<Cloned, (&'static str,
         (Whole::Yes, 8, Ok(errno @ ..=-1), None) => Err(("clone", -errno)),
         // It ended before it could say anything.
         _ => Err(("fork", libc::ECHILD)),
+    }
+}
+
+impl Running {
+    /// A process that was forked by this one, and is confined as it is and by the filter of so many instructions.
+    pub(in super::super) fn forked(&self, parent: Parent, filter: Option<usize>) -> Self {
+        let mut report = self.report.clone();
+        report.filter =
+            filter.map_or(FilterState::None, |instructions| FilterState::Attached { instructions });
+        report.notes.push("a worker of a fork server: what was read back is the server's".into());
+        Self {
+            program: parent.pid(),
+            parent,
+            report,
+            // Its status is its own: no init of its own passes one on.
+            init: Init::Program,
+            fence: Arc::clone(&self.fence),
+            index: self.index,
+            linked: Linked::default(),
+            supervisor: None,
+            supervision: None,
+            cargo: Vec::new(),
+            told: 0,
+            what: What::Closure(FilterBy::Body),
+        }
     }
 }
