@@ -44,7 +44,7 @@ fn main() -> Result<ExitCode, Failure> {
         for (name, tab) in tabs {
             match tab.join().map_err(|_| "a tab's thread panicked")? {
                 Ok(Tab::Text(text, time)) => {
-                    println!("{name}: {} lines in {time:.1?}\n{text}", text.lines().count())
+                    println!("{name}: {} lines in {time:.1?}\n{text}", text.lines().count());
                 }
                 Ok(Tab::Lost(verdict)) => {
                     lost += 1;
@@ -88,9 +88,8 @@ fn tab(server: &ForkServer, page: &OwnedFd) -> Result<Tab, String> {
 
 /// The worker: it has a page, a place for the result, and a width. It can compute and nothing else.
 fn render(io: &mut WorkerIo) -> i32 {
-    let [page, result] = io.fds.as_slice() else { return 2 };
     let width = io.arguments.as_slice().try_into().map_or(80, u32::from_le_bytes);
-    let (Ok(page), Ok(result)) = (page.try_clone(), result.try_clone()) else { return 2 };
+    let (Some(result), Some(page)) = (io.fds.pop(), io.fds.pop()) else { return 2 };
     let mut html = String::new();
     if File::from(page).take(PAGE_MAX).read_to_string(&mut html).is_err() {
         return 3;

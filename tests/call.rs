@@ -12,14 +12,18 @@ mod tests {
     use std::env;
     use std::fs::{self, File};
     use std::hint::black_box;
-    use std::io::{Read, Write, stdout};
-    use std::process::abort;
+    use std::io::{Read, Write, pipe, stdout};
+    use std::mem::forget;
+    use std::os::fd::BorrowedFd;
+    use std::panic::{set_hook, take_hook};
+    use std::process::{Command, abort};
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
     use std::time::Duration;
 
+    use nix::sys::signal::{Signal, raise};
     use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::unistd::{ForkResult, fork};
+    use nix::unistd::{ForkResult, Pid, fork, getpgid, write};
     use ringfence::{
         Action, CallFailure, Clock, Closure, ErrorKind, Filter, FilterState, Init, Io, LaunchMethod, Outcome,
         Portable, Sandbox, Stdio, Step, Verdict,
@@ -104,13 +108,12 @@ mod tests {
         let _watchdog = watchdog(200);
         let kills = Filter::baseline().forget(["getpgid"]).deny(["getpgid"], Action::KillProcess);
         let sandbox = system().seccomp(kills).build().unwrap();
-        let outcome =
-            ended(call(&sandbox, |_| nix::unistd::getpgid(None).map_or(0, nix::unistd::Pid::as_raw)));
+        let outcome = ended(call(&sandbox, |_| getpgid(None).map_or(0, Pid::as_raw)));
         assert!(matches!(outcome.verdict(), Verdict::Signaled { signal: libc::SIGSYS, .. }), "{outcome:?}");
         // The secret by which a launch's own exec passes such a filter is not in it.
         let sandbox = system().seccomp(Filter::baseline().forget(EXEC).launch_only()).build().unwrap();
         let errno = value(call(&sandbox, |_| {
-            let error = std::process::Command::new("/bin/true").status().map(drop);
+            let error = Command::new("/bin/true").status().map(drop);
             error.err().and_then(|error| error.raw_os_error()).unwrap_or(0)
         }));
         assert_ne!(errno, 0, "an exec was let through");
@@ -137,10 +140,10 @@ mod tests {
         // As a function would that was taken over: the socket for the answer is descriptor 3.
         let forged = |bytes: &'static [u8]| {
             call(&plain(), move |_| -> u32 {
-                let mut socket = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
-                socket.flush().unwrap();
-                nix::unistd::write(unsafe { std::os::fd::BorrowedFd::borrow_raw(3) }, bytes).unwrap();
-                nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+                // SAFETY: it is open as long as this process lives.
+                let socket = unsafe { BorrowedFd::borrow_raw(3) };
+                write(socket, bytes).unwrap();
+                raise(Signal::SIGKILL).unwrap();
                 0
             })
         };
@@ -189,12 +192,12 @@ mod tests {
         struct Loud;
         impl Drop for Loud {
             fn drop(&mut self) {
-                nix::unistd::write(stdout(), b"dropped").ok();
+                write(stdout(), b"dropped").ok();
             }
         }
         alone(|| {
-            std::panic::set_hook(Box::new(|_| {
-                nix::unistd::write(stdout(), b"hook").ok();
+            set_hook(Box::new(|_| {
+                write(stdout(), b"hook").ok();
             }));
             for panics in [false, true] {
                 let loud = Loud;
@@ -202,7 +205,8 @@ mod tests {
                     .stdout(Stdio::piped())
                     .spawn(|_| {
                         let _of_the_caller = &loud;
-                        print!("printed");
+                        // Buffered by std, and written at the end.
+                        write!(stdout(), "printed").unwrap();
                         assert!(!panics, "as asked");
                     })
                     .unwrap();
@@ -212,16 +216,16 @@ mod tests {
                 out.read_to_string(&mut text).unwrap();
                 assert_eq!(text, "printed", "{called:?}");
                 assert_eq!(matches!(called, Err(CallFailure::Panicked(_))), panics, "{called:?}");
-                std::mem::forget(loud);
+                forget(loud);
             }
-            drop(std::panic::take_hook());
+            drop(take_hook());
         });
     }
 
     #[test]
     fn channel_descriptors_and_streams_are_passed() {
         let _watchdog = watchdog(200);
-        let (mut read, write) = std::io::pipe().unwrap();
+        let (mut read, write) = pipe().unwrap();
         let mut calling = closure(&plain())
             .channel()
             .fd(write)
@@ -251,7 +255,7 @@ mod tests {
         }));
         assert_eq!(sum, 140);
         let code = value(call(&plain(), |_| {
-            std::process::Command::new("/bin/sh").args(["-c", "exit 9"]).status().unwrap().code().unwrap()
+            Command::new("/bin/sh").args(["-c", "exit 9"]).status().unwrap().code().unwrap()
         }));
         assert_eq!(code, 9);
     }
@@ -342,7 +346,7 @@ mod tests {
     fn it_ends_when_the_callers_process_is_killed() {
         alone(|| {
             for _ in 0..5 {
-                let (mut read, write) = std::io::pipe().unwrap();
+                let (mut read, write) = pipe().unwrap();
                 // SAFETY: as above.
                 match unsafe { fork() }.unwrap() {
                     ForkResult::Child => {
@@ -354,7 +358,7 @@ mod tests {
                         });
                         // The caller's own copy of the pipe ends with it.
                         let _calling = calling.unwrap();
-                        nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+                        raise(Signal::SIGKILL).unwrap();
                     }
                     ForkResult::Parent { child } => {
                         drop(write);

@@ -11,9 +11,10 @@ mod tests {
     use std::env;
     use std::fs;
     use std::io::{Write, stdout};
+    use std::str::from_utf8;
     use std::time::Duration;
 
-    use ringfence::{Portable, Sandbox, WorkerIo};
+    use ringfence::{Portable, Sandbox, Stdio, WorkerIo};
 
     use super::support::{field, said, shell, system, watchdog};
 
@@ -68,7 +69,7 @@ mod tests {
         let sandbox = system().build().unwrap();
         // Of the shell's own process, without a fork.
         let script = "while read -r line; do echo \"$line\"; done </proc/self/status";
-        let program = said(&shell(&sandbox, script).stdout(ringfence::Stdio::piped()).output().unwrap());
+        let program = said(&shell(&sandbox, script).stdout(Stdio::piped()).output().unwrap());
         let function = call(&sandbox, || read("/proc/self/status"));
         for name in FIELDS {
             let (wanted, seen) = (field(&program, name), field(&function, name));
@@ -142,7 +143,7 @@ mod tests {
     }
 
     fn tell(io: &mut WorkerIo) -> i32 {
-        let path = std::str::from_utf8(&io.arguments).unwrap();
+        let path = from_utf8(&io.arguments).unwrap();
         let text = if path.ends_with('/') { links(path) } else { read(path) };
         // Past libtest's capture, which is copied too.
         i32::from(stdout().write_all(text.as_bytes()).is_err())
@@ -155,7 +156,7 @@ mod tests {
         let server = sandbox.fork_server().function("tell", tell).allow_threads().start().unwrap();
         let ask = |path: &str| {
             let mut worker = server.worker("tell");
-            worker.arguments(path).stdout(ringfence::Stdio::piped()).stderr(ringfence::Stdio::piped());
+            worker.arguments(path).stdout(Stdio::piped()).stderr(Stdio::piped());
             said(&worker.spawn().unwrap().wait_with_output().unwrap())
         };
         let program = said(&sandbox.command("cat").arg("/proc/self/status").output().unwrap());

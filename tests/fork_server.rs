@@ -9,19 +9,19 @@ mod support;
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::fs::{self, File};
     use std::hint::black_box;
-    use std::io::{Read, Write, stderr, stdout};
-    use std::process::abort;
+    use std::io::{Read, Write, pipe, stderr, stdout};
+    use std::process::{Command, abort};
     use std::thread;
     use std::time::Duration;
 
     use nix::sys::signal::{Signal, kill, raise};
     use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::unistd::{ForkResult, Pid, fork};
+    use nix::unistd::{ForkResult, Pid, fork, getpgid};
     use ringfence::{
-        Action, Builder, Child, Clock, Error, ErrorKind, Filter, ForkServer, Init, Stdio, Step, Verdict,
-        Worker, WorkerIo,
+        Action, Builder, Child, Clock, Error, ErrorKind, ExitStatus, Filter, ForkServer, Init, Stdio, Step,
+        Verdict, Worker, WorkerIo, living,
     };
 
     use super::support::{alone, children, descriptors, eventually, system, watchdog};
@@ -57,7 +57,7 @@ mod tests {
                 0
             }
             Some(b'k') => {
-                black_box(nix::unistd::getpgid(None).is_ok());
+                black_box(getpgid(None).is_ok());
                 0
             }
             _ => abort(),
@@ -82,8 +82,8 @@ mod tests {
     fn a_worker_is_given_arguments_descriptors_and_a_channel() {
         let _watchdog = watchdog(200);
         let server = start(system());
-        let (from, mut feed) = std::io::pipe().unwrap();
-        let (mut result, to) = std::io::pipe().unwrap();
+        let (from, mut feed) = pipe().unwrap();
+        let (mut result, to) = pipe().unwrap();
         let mut worker = server.worker("echo");
         worker.arguments("hello ").fd(from).fd(to).channel().stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = spawn(&worker);
@@ -111,11 +111,7 @@ mod tests {
         }
         for (how, signal) in [("s", libc::SIGSEGV), ("k", libc::SIGSYS), ("a", libc::SIGABRT)] {
             let outcome = spawn(server.worker("crash").arguments(how)).wait().unwrap();
-            assert_eq!(
-                outcome.status.and_then(ringfence::ExitStatus::signal),
-                Some(signal),
-                "{how}: {outcome:?}"
-            );
+            assert_eq!(outcome.status.and_then(ExitStatus::signal), Some(signal), "{how}: {outcome:?}");
         }
         let mut worker = server.worker("crash");
         let outcome = spawn(worker.arguments("p").stderr(Stdio::piped())).wait_with_output().unwrap();
@@ -140,7 +136,7 @@ mod tests {
         assert_eq!(code_of(&server, 3), Verdict::Exited(3));
         let mut end = server.worker("hang");
         let ended = spawn(end.name("hung")).id();
-        assert!(!ringfence::living().iter().any(|one| one.id() == ended), "dropping it ended it");
+        assert!(!living().iter().any(|one| one.id() == ended), "dropping it ended it");
     }
 
     #[test]
@@ -228,7 +224,7 @@ mod tests {
         let sandbox = system().seccomp(Filter::worker()).build().unwrap();
         fn tries(_io: &mut WorkerIo) -> i32 {
             let opens = File::open("/etc/passwd").is_ok();
-            let forks = std::process::Command::new("/bin/true").status().is_ok();
+            let forks = Command::new("/bin/true").status().is_ok();
             i32::from(opens) + 2 * i32::from(forks)
         }
         let server = sandbox.fork_server().function("tries", tries).function("code", code).allow_threads();
@@ -282,7 +278,7 @@ mod tests {
             }
             assert_eq!(before, (descriptors(), children()));
             assert!(eventually(10, || server.child().processes().unwrap().len() == 2));
-            let server_fds = std::fs::read_dir(format!("/proc/{}/fd", server.child().id()));
+            let server_fds = fs::read_dir(format!("/proc/{}/fd", server.child().id()));
             // An ordinary user may not look into what is not dumpable.
             if let Ok(list) = server_fds {
                 assert!(list.count() <= 6, "the server keeps descriptors of its workers");
@@ -294,7 +290,7 @@ mod tests {
     fn workers_end_when_the_callers_process_is_killed() {
         alone(|| {
             for _ in 0..5 {
-                let (mut read, write) = std::io::pipe().unwrap();
+                let (mut read, write) = pipe().unwrap();
                 // SAFETY: the copy uses only what libc's fork looks after.
                 match unsafe { fork() }.unwrap() {
                     ForkResult::Child => {

@@ -29,6 +29,7 @@ pub(crate) use attempt::{
     Body, Compiled, Fence, FilterBy, Running, check_closure, explain_command as explain, filter_words, launch,
 };
 pub use enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState, SupervisorState};
+pub(crate) use parent::deadline_after;
 pub(crate) use request::{Request, Strings, When};
 pub(crate) use signals::Blocked;
 pub(crate) use supervise::SharedSupervisor;

@@ -449,7 +449,7 @@ pub(super) fn clone(
 }
 
 /// A time that no clock can show is as good as a day.
-pub(super) fn deadline_after(limit: Duration) -> Instant {
+pub(crate) fn deadline_after(limit: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(limit).unwrap_or_else(|| now + Duration::from_secs(24 * 60 * 60))
 }

@@ -105,6 +105,9 @@ pub(crate) fn abort() -> ! {
     unsafe { libc::abort() }
 }
 
+/// The kernel's own ceiling of a table of descriptors (proc(5), `fs.nr_open`).
+const MOST: i32 = 1 << 20;
+
 /// `close_range(first, last, 0)` (since Linux 5.9), or one by one.
 pub(crate) fn close_between(first: i32, last: i32) {
     let args = [number(first), u64::from(last.cast_unsigned()), 0, 0, 0, 0];
@@ -116,9 +119,13 @@ pub(crate) fn close_between(first: i32, last: i32) {
     let mut limit = MaybeUninit::<libc::rlimit>::uninit();
     // SAFETY: the call writes a struct rlimit to `limit`.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, limit.as_mut_ptr()) } == 0;
-    // SAFETY: it was written where the call succeeded.
-    let most = if known { unsafe { limit.assume_init() }.rlim_cur } else { 1 << 20 };
-    let most = i32::try_from(most).unwrap_or(1 << 20).min(1 << 20);
+    let most = if known {
+        // SAFETY: it was written, as the call succeeded.
+        unsafe { limit.assume_init() }.rlim_cur
+    } else {
+        libc::RLIM_INFINITY
+    };
+    let most = i32::try_from(most).unwrap_or(MOST).min(MOST);
     for number in first..=last.min(most) {
         // SAFETY: as above.
         unsafe { libc::close(number) };

@@ -32,6 +32,7 @@ use super::stdio::Stdio;
 use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::plan::{Controlling, LookedInto, Program, filter_errno};
 use crate::spawn::{Body, Fence, FilterBy, Request, Strings, When, check_closure, launch, only_one};
+use crate::sys;
 
 /// What the answer is limited to by default, bytes.
 const LIMIT: usize = 16 << 20;
@@ -245,15 +246,14 @@ impl Closure {
             return Err(mistake("descriptors", "at most 248 can be passed").into());
         }
         let passed = Passed { channels, fds: count };
-        // What is still in it would be in the copy's too, and be written twice. Where it cannot be written it stays.
-        io::stdout().flush().ok();
+        flush();
         let mut function = Some(function);
         let mut run = || {
             if let Some(function) = function.take() {
                 inside::run(function, passed);
             }
         };
-        let body = Body { run: &mut run, filter: FilterBy::Table, looked_into: LookedInto::AsUsual };
+        let body = Body { run: &mut run, filter: FilterBy::Table, looked_into: looked_into() };
         let request = request(streams, (fds, ANSWER_FD), &self.cwd, body)?;
         let running = launch(&self.fence, request)?;
         let mut clocks = self.fence.policy.clocks().clone();
@@ -262,6 +262,20 @@ impl Closure {
         clocks.wall = clocks.wall.into_iter().chain(own).min();
         let child = Held::new(running, ends).release_with(clocks)?;
         begun(child, Answer(ours), self.limit, self.fence.policy.setup_timeout)
+    }
+}
+
+/// What is still in std's buffer would be in the copy's too, and be written twice.
+pub(super) fn flush() {
+    // Where it cannot be written it stays, and nothing of the caller's is lost.
+    io::stdout().flush().ok();
+}
+
+/// As little as into the caller.
+fn looked_into() -> LookedInto {
+    match sys::prctl(libc::PR_GET_DUMPABLE, 0, 0) {
+        Ok(1) => LookedInto::AsUsual,
+        Ok(_) | Err(_) => LookedInto::Never,
     }
 }
 

@@ -16,7 +16,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use self::serve::{CONTROL_FD, Ruleset, Setup};
-use super::call::{Threads, request};
+use super::call::{Threads, flush, request};
 use super::channel::Channel;
 use super::child::Child;
 use super::ends;
@@ -27,7 +27,10 @@ use super::stdio::Stdio;
 use crate::error::{Error, ErrorKind, Result, Step, errno_text};
 use crate::plan::LookedInto;
 use crate::policy::Clocks;
-use crate::spawn::{Body, Enforcement, Fence, FilterBy, check_closure, filter_words, launch};
+use crate::spawn::{
+    Body, Enforcement, Fence, FilterBy, Report, WorkerHeard, check_closure, deadline_after, filter_words,
+    hear_worker, launch,
+};
 use crate::sys;
 
 /// `LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET` and `LANDLOCK_SCOPE_SIGNAL` (since Linux 6.12, ABI 6).
@@ -149,6 +152,7 @@ impl ForkServerBuilder {
     pub fn start(self) -> Result<ForkServer> {
         check_closure(&self.fence)?;
         self.threads.check("fork server")?;
+        flush();
         let null = Stdio::null();
         let (streams, ends) = ends::streams([&null, &null, &null])?;
         let (control, theirs) = control(self.fence.policy.setup_timeout)?;
@@ -163,6 +167,7 @@ impl ForkServerBuilder {
         let running = launch(&self.fence, request(streams, (fds, CONTROL_FD), Path::new("/"), body)?)?;
         // The clocks are the workers'.
         let server = Held::new(running, ends).release_with(Clocks::default())?;
+        serves(&server, &control)?;
         let filter = filter.map(|words| words.len());
         Ok(ForkServer { server, control, functions: self.functions, filter, isolation })
     }
@@ -216,6 +221,21 @@ impl AsFd for ForkServer {
     }
 }
 
+/// Waits for its first word: a lock that another thread held at the copy would keep it from ever coming.
+fn serves(server: &Child, control: &OwnedFd) -> Result<()> {
+    let deadline = deadline_after(server.running.fence.policy.setup_timeout);
+    let failed = || Error::new(ErrorKind::Setup, Step::Start, "fork server");
+    match hear_worker(control.as_fd(), server.as_fd(), deadline) {
+        Ok(WorkerHeard::Report(Report::Ready, _)) => Ok(()),
+        Ok(WorkerHeard::Report(..)) => Err(failed().detail("it said something else")),
+        Ok(WorkerHeard::End) => Err(failed().detail(format!("it has ended: {}", server.wait()?.verdict()))),
+        Ok(WorkerHeard::Late) => {
+            Err(failed().detail("it did not begin in time and was killed: a lock that another thread held?"))
+        }
+        Err((call, errno)) => Err(failed().call(call, errno)),
+    }
+}
+
 /// Both ends; a server that does not read makes nobody wait for ever.
 fn control(patience: Duration) -> Result<(OwnedFd, OwnedFd)> {
     let failed =
@@ -232,7 +252,7 @@ fn control(patience: Duration) -> Result<(OwnedFd, OwnedFd)> {
 fn ruleset() -> Result<(Option<OwnedFd>, WorkerIsolation)> {
     let abi = sys::landlock_abi();
     if !abi.is_ok_and(|abi| abi >= SCOPES_SINCE) {
-        let found = abi.map_or_else(|errno| errno_text(errno), |abi| format!("this kernel has {abi}"));
+        let found = abi.map_or_else(errno_text, |abi| format!("this kernel has {abi}"));
         let why = format!("Landlock of ABI 6 (Linux 6.12): {found}");
         return Ok((None, WorkerIsolation::SignalsOpen { why }));
     }

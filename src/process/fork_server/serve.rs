@@ -76,6 +76,9 @@ impl Server<'_> {
         ends.add(Signal::SIGCHLD);
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&ends), None)?;
         let signals = SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        if tell(&self.control, Report::Ready, None) == Heard::No {
+            return Ok(());
+        }
         loop {
             let ready = match sys::readable_fds([self.control.as_fd(), signals.as_fd()], -1) {
                 Ok(ready) => ready,
@@ -126,7 +129,7 @@ impl Server<'_> {
             return Ok(More::Yes);
         }
         match sys::fork() {
-            Ok(Forked::Copy) => self.become_worker((asked, function), buffer.split_off(HEAD), fds, report),
+            Ok(Forked::Copy) => self.become_worker((asked, function), buffer.split_off(HEAD), &fds, &report),
             Ok(Forked::Caller(pid)) => self.started(pid, report),
             Err(errno) => {
                 tell(&report, Report::Failed(errno), None);
@@ -154,13 +157,13 @@ impl Server<'_> {
         &self,
         (asked, function): (Asked, WorkerFunction),
         arguments: Vec<u8>,
-        fds: Vec<OwnedFd>,
-        report: OwnedFd,
+        fds: &[OwnedFd],
+        report: &OwnedFd,
     ) -> ! {
         // Above all numbers that its own are to have, so that none overwrites another.
         let base = i32::try_from(fds.len()).unwrap_or(i32::MAX);
         let Ok(report) = sys::duplicate(report.as_raw_fd(), base) else { sys::leave(LOST_CODE) };
-        let ready = self.prepare(&fds, base).map_or_else(Report::Failed, |()| Report::Ready);
+        let ready = self.prepare(fds, base).map_or_else(Report::Failed, |()| Report::Ready);
         if tell(&report, ready, None) == Heard::No || ready != Report::Ready {
             sys::leave(LOST_CODE)
         }

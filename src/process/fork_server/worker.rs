@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
@@ -16,7 +16,7 @@ use super::super::stdio::Stdio;
 use super::ForkServer;
 use super::wire::{ARGUMENTS_MAX, Asked, FDS_MAX};
 use crate::error::{Error, ErrorKind, Object, Result, Step};
-use crate::spawn::{Report, Running, WorkerHeard, hear_worker, identify};
+use crate::spawn::{Report, Running, WorkerHeard, deadline_after, hear_worker, identify};
 use crate::sys::{self, Cloned};
 
 /// A worker to be started; may be started many times.
@@ -158,8 +158,7 @@ impl<'s> Worker<'s> {
     /// up drops its end of the socket, and the server ends what nobody owns.
     fn confirmed(&self, report: OwnedFd) -> Result<(Cloned, OwnedFd)> {
         let server = &self.server.server;
-        let deadline = Instant::now().checked_add(server.running.fence.policy.setup_timeout);
-        let deadline = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
+        let deadline = deadline_after(server.running.fence.policy.setup_timeout);
         let (mut pidfd, mut ready) = (None, false);
         let error = loop {
             if ready && let Some(pidfd) = pidfd.take() {
@@ -171,7 +170,7 @@ impl<'s> Worker<'s> {
             }
             match hear_worker(report.as_fd(), server.as_fd(), deadline) {
                 Ok(WorkerHeard::Report(Report::Started, fds)) if pidfd.is_none() => {
-                    pidfd = fds.into_iter().next()
+                    pidfd = fds.into_iter().next();
                 }
                 Ok(WorkerHeard::Report(Report::Ready, _)) if !ready => ready = true,
                 Ok(WorkerHeard::Report(Report::Failed(errno), _)) => {
