@@ -82,11 +82,13 @@ pub use policy::{
 #[cfg(feature = "tokio")]
 pub use process::AsyncChild;
 pub use process::{
-    Broker, Channel, Child, ChildStderr, ChildStdin, ChildStdout, Clock, Command, ConnectDecision,
-    ConnectRequest, Contended, Core, Detached, Event, EventKind, Events, ExecDecision, ExecRequest,
-    ExitStatus, Held, Idle, Living, Message, OpenDecision, OpenPurpose, OpenRequest, Outcome, PeerAddress,
-    Pool, PoolStats, ProcessInfo, ProcessRole, ProcessState, RawMode, Sandbox, Stalled, Stdio, Terminal,
-    Threshold, Told, Unavailable, Usage, Verdict, Watch, WindowSize, living,
+    Broker, CallFailure, Calling, Channel, Child, ChildStderr, ChildStdin, ChildStdout, Clock, Closure,
+    Command, ConnectDecision, ConnectRequest, Contended, Core, Detached, Event, EventKind, Events,
+    ExecDecision, ExecRequest, ExitStatus, ForkServer, ForkServerBuilder, Held, Idle, Io, Living, Message,
+    OpenDecision, OpenPurpose, OpenRequest, Outcome, Panic, PeerAddress, Pool, PoolStats, Portable,
+    ProcessInfo, ProcessRole, ProcessState, RawMode, Sandbox, Stalled, Stdio, Terminal, Threshold, Told,
+    Unavailable, Usage, Verdict, Watch, WindowSize, Worker, WorkerFunction, WorkerIo, WorkerIsolation,
+    living,
 };
 pub use spawn::{
     CallError, CpuStats, Enforcement, FilterState, FrozenBy, IoStats, LandlockPath, LandlockPathState,

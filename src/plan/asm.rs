@@ -134,7 +134,7 @@ impl Call {
 }
 
 /// What the assembler made.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Code {
     pub(crate) segment: Segment,
     pub(crate) ops: Vec<Op>,
@@ -356,6 +356,12 @@ impl Assembler {
         let operand = cell.pointer();
         let text = format!(" {}", operand.text);
         self.push("progress", text, Row::new(Opcode::Progress, 0, &[operand.arg]), None);
+    }
+
+    /// Back to whoever called the machine as a function.
+    pub(crate) fn give_back(&mut self, value: &Operand) {
+        let text = format!(" {}", value.text);
+        self.push("return", text, Row::new(Opcode::Return, 0, &[value.arg]), None);
     }
 
     /// Ends the process as a failure of this step.

@@ -6,10 +6,12 @@ mod asm;
 mod bind;
 mod capability;
 mod cgroup;
+mod closure;
 mod compile;
 mod context;
 mod dev;
 mod facts;
+mod fork;
 mod gate;
 mod identity;
 mod init;
@@ -34,8 +36,10 @@ pub(crate) use cgroup::{
     legacy, unified,
 };
 pub use cgroup::{LimitRung, Strength};
+pub(crate) use closure::{ClosureTail, LookedInto, filter_errno};
 pub(crate) use compile::{BRIEF_SPAN, compile};
 pub(crate) use context::{Act, ActKind, Item, ItemKind, Recursive, SourceHow, SourcePlan};
+pub(crate) use fork::ForkInput;
 pub(crate) use identity::{IdPlan, MapWriter};
 pub(crate) use seccomp::{
     Attach, Listener, NATIVE, SECRET_ARGUMENT, compile as compile_program, compile_filter,

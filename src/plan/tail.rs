@@ -4,6 +4,7 @@ use std::ffi::CString;
 
 use super::arrive::{self, Arrival};
 use super::asm::{Assembler, Call, Cell, Code, cwd, fd, null, num, sym};
+use super::closure::{self, ClosureTail};
 use super::context::u64_of;
 use super::gate;
 use super::init::{close_from, close_until};
@@ -24,6 +25,8 @@ pub(crate) enum Program {
     Paths(Vec<CString>),
     /// The file that the command passed last.
     Fd,
+    /// Nothing: a copy of the caller goes on in Rust.
+    Closure(ClosureTail),
 }
 
 /// A limit that the tail sets, and where it leaves word if it is only preferred.
@@ -68,6 +71,11 @@ pub(crate) fn tail(input: &TailInput<'_>) -> (Code, Vec<Cell>) {
         controlling_terminal(&mut asm);
     }
     late_limits(&mut asm, input.limits);
+    if let Program::Closure(closure) = input.program {
+        mask(&mut asm);
+        closure::go_back(&mut asm, closure, socket);
+        return (asm.finish(), Vec::new());
+    }
     let results = before_exec(&mut asm, input, socket);
     // Last: it would filter every step above. A child that waited may have it already.
     if let Some(filter) = input.filter
@@ -124,7 +132,9 @@ fn descriptors(asm: &mut Assembler, input: &TailInput<'_>) -> i32 {
     }
     for (index, target) in (0..).zip(input.targets) {
         asm.step(Step::Descriptors, Object::Fd(*target));
-        dup(asm, first + index, *target, 0);
+        // What a closure executes has none of them unless it says so, as ever in Rust.
+        let flags = if matches!(input.program, Program::Closure(_)) { libc::O_CLOEXEC } else { 0 };
+        dup(asm, first + index, *target, flags);
     }
     asm.step(Step::Descriptors, "all others");
     close_gaps(asm, input, parked, first);
@@ -200,15 +210,19 @@ fn before_exec(asm: &mut Assembler, input: &TailInput<'_>, socket: i32) -> Vec<C
             results.push(seen);
         }
     }
+    mask(asm);
+    announce(asm);
+    asm.step(Step::Exec, input.name.clone());
+    gate::tell_through(asm, socket, Message::Exec);
+    results
+}
+
+fn mask(asm: &mut Assembler) {
     asm.step(Step::Signals, "mask");
     let none = asm.words(&[0], "[]");
     let set = sym(u64_of(libc::SIG_SETMASK), "SIG_SETMASK");
     let call = Call::new(libc::SYS_rt_sigprocmask, "rt_sigprocmask").arg(set).arg(none);
     asm.call(call.arg(null()).arg(num(8)));
-    announce(asm);
-    asm.step(Step::Exec, input.name.clone());
-    gate::tell_through(asm, socket, Message::Exec);
-    results
 }
 
 /// The end of the socket says that exec has happened, unless some fork of the caller holds the other end too. So the kernel
@@ -264,6 +278,8 @@ fn exec(asm: &mut Assembler, input: &TailInput<'_>, results: &[Cell]) {
                 None => call,
             });
         }
+        // It has gone back before.
+        Program::Closure(_) => {}
     }
     asm.fail("exec came back");
 }

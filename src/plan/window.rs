@@ -3,6 +3,7 @@
 
 use super::asm::{Assembler, Call, Cell, Code, Operand, num, sym};
 use super::context::u64_of;
+use super::fork::{self, ForkInput};
 use crate::error::Step;
 use crate::machine::layout::PROGRESS;
 use crate::machine::segment::{Address, Arg, Place};
@@ -34,10 +35,16 @@ pub(crate) enum Then {
     Image { fd: i32, carried: u64, argv: u64, envp: u64 },
     /// The table goes on at this address, in a copy of the caller.
     Copy { entry: u64 },
+    /// The same, in a child of the caller that a copy of it makes first.
+    Fork { entry: u64, fork: ForkInput },
 }
 
 pub(crate) fn window(input: &WindowInput<'_>) -> Code {
     let mut asm = Assembler::new(Place::Window, 0);
+    if let Then::Fork { fork, .. } = &input.then {
+        fork::split(&mut asm, fork);
+        asm.progress(Cell::brief(PROGRESS, "progress"));
+    }
     asm.step(Step::Window, "descriptors");
     let image_at = input.free;
     let mut place = input.place.to_vec();
@@ -55,7 +62,7 @@ pub(crate) fn window(input: &WindowInput<'_>) -> Code {
             asm.call(call.arg(sym(argv, "argv")).arg(sym(envp, "envp")).arg(flags));
             asm.fail("the image did not take over");
         }
-        Then::Copy { entry } => {
+        Then::Copy { entry } | Then::Fork { entry, .. } => {
             asm.step(Step::Start, "copy");
             asm.progress(Cell::brief(PROGRESS, "progress"));
             asm.jump_to(&sym(entry, "the plan"));

@@ -58,6 +58,10 @@ impl Channel {
         Ok((Self(one), Self(other)))
     }
 
+    pub(super) fn owning(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
     /// The end that this program was started with, once; `None` where it was started with none, or it was taken already.
     ///
     /// # Errors

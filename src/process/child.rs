@@ -279,9 +279,9 @@ impl Child {
     }
 
     fn outcome(&self, reaped: Reaped) -> Outcome {
-        let brief = self.running.parent.brief();
+        let parent = &self.running.parent;
         let program = match (self.running.init, reaped) {
-            (Init::Reaper, _) => brief.status().map(ExitStatus::from_wait),
+            (Init::Reaper, _) => parent.program_status().map(ExitStatus::from_wait),
             (Init::Program, Reaped::Ended { code, status, .. }) => {
                 Some(ExitStatus::from_waitid(code, status))
             }
@@ -293,7 +293,7 @@ impl Child {
         };
         let seen = self.running.seen();
         let stats = self.running.parent.group().and_then(Group::stats);
-        let usage = brief.usage().map_or(tree, |words| Usage::from_words(&words));
+        let usage = parent.program_usage().map_or(tree, |words| Usage::from_words(&words));
         Outcome {
             status: program,
             usage,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::cpu::{CpuMeter, Source};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::{Clocks, Grace};
-use crate::spawn::Blocked;
+use crate::spawn::{Blocked, Harmless};
 use crate::sys;
 
 /// Which clock.
@@ -201,7 +201,7 @@ impl Ready {
             state.watches.insert((released, number), watch);
         }
         WAKE.notify_one();
-        Watched { expired, number, process: process::id() }
+        Watched { expired, number, process: process::id(), wall: clocks.wall }
     }
 }
 
@@ -211,9 +211,15 @@ pub(super) struct Watched {
     expired: Arc<Expired>,
     number: u64,
     process: u32,
+    wall: Option<Duration>,
 }
 
 impl Watched {
+    /// What the clock of time was set to.
+    pub(super) fn wall(&self) -> Option<Duration> {
+        self.wall
+    }
+
     /// The clock that ran out, if one did.
     pub(super) fn ran_out(&self) -> Option<Clock> {
         self.expired.clock()
@@ -245,6 +251,7 @@ impl Drop for Guard {
 }
 
 fn run() {
+    let _harmless = Harmless::here();
     let own = process::id();
     let _guard = Guard;
     let mut guard = state();

@@ -267,7 +267,7 @@ impl Command {
     }
 
     /// Runs in a child of its own.
-    pub(super) fn launched(&self, request: Request, ends: Ends) -> Result<Child> {
+    pub(super) fn launched(&self, request: Request<'_>, ends: Ends) -> Result<Child> {
         Held::new(launch(&self.fence, request)?, ends).release()
     }
 
@@ -280,7 +280,7 @@ impl Command {
     }
 
     /// All that a launch takes: strings, descriptors, and the caller's ends of what is connected with the program.
-    pub(super) fn prepared(&self, default: &Stdio) -> Result<(Request, Ends)> {
+    pub(super) fn prepared(&self, default: &Stdio) -> Result<(Request<'static>, Ends)> {
         // First what must be open already: a number that is closed would be taken by the descriptors that follow.
         let mut passed = self.passed()?;
         let program_fd = self.program_fd.as_ref().map(|fd| duplicate(fd.as_raw_fd())).transpose()?;
@@ -321,7 +321,12 @@ impl Command {
         Error::new(ErrorKind::InvalidCommand, Step::Command, object).detail(why)
     }
 
-    fn request(&self, stdio: [OwnedFd; 3], passed: Passed, program_fd: Option<OwnedFd>) -> Result<Request> {
+    fn request(
+        &self,
+        stdio: [OwnedFd; 3],
+        passed: Passed,
+        program_fd: Option<OwnedFd>,
+    ) -> Result<Request<'static>> {
         let name = Object::SandboxPath(PathBuf::from(&self.program));
         let arg0 = self.arg0.as_ref().unwrap_or(&self.program);
         let mut argv = vec![c_string(arg0, || "argument 0".to_owned())?];
@@ -355,6 +360,7 @@ impl Command {
             terminal: if self.terminal.is_some() { Controlling::Stdin } else { Controlling::No },
             supervisor: self.supervisor.clone(),
             when: When::Now,
+            body: None,
         })
     }
 

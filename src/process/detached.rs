@@ -41,6 +41,9 @@ impl Child {
         if running.fence.policy.hardening.tether != Tether::UntilDetached {
             return refused("the policy does not say allow_outliving_caller()");
         }
+        if running.parent.is_worker() {
+            return refused("a worker ends with its server");
+        }
         if running.is_supervised() {
             return refused(
                 "its filter notifies, and nobody would answer: use one without Notify and KillProcess",

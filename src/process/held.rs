@@ -71,8 +71,14 @@ impl Held {
     /// # Errors
     /// [`crate::ErrorKind::Exec`] where the program could not be executed, [`crate::ErrorKind::Setup`] where a step of the
     /// command (working directory, descriptors) failed. The child is gone then.
-    pub fn release(mut self) -> Result<Child> {
+    pub fn release(self) -> Result<Child> {
         let clocks = self.running.fence.policy.clocks().clone();
+        self.release_with(clocks)
+    }
+
+    /// The same with other clocks than the policy's.
+    #[expect(clippy::needless_pass_by_value, reason = "clocks are made for one release")]
+    pub(super) fn release_with(mut self, clocks: Clocks) -> Result<Child> {
         let source = self.meter(&clocks)?;
         let ready = clock::prepare(&clocks, self.running.parent.pidfd(), source)?;
         let registered = self.name.take().map(|name| living::enter(name, &self.running)).transpose()?;

@@ -79,7 +79,7 @@ impl Idle {
     }
 
     /// The same for what has been prepared and is certainly of this sandbox.
-    pub(super) fn run(mut self, request: Request, ends: Ends) -> Result<Child> {
+    pub(super) fn run(mut self, request: Request<'_>, ends: Ends) -> Result<Child> {
         self.running.load(request)?;
         Held::new(self.running, ends).release()
     }

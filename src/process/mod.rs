@@ -3,6 +3,7 @@
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod broker;
+mod call;
 mod channel;
 mod child;
 mod clock;
@@ -11,6 +12,7 @@ mod cpu;
 mod detached;
 mod ends;
 mod events;
+mod fork_server;
 mod group;
 mod held;
 mod idle;
@@ -29,12 +31,14 @@ pub use broker::{
     Broker, ConnectDecision, ConnectRequest, ExecDecision, ExecRequest, OpenDecision, OpenPurpose,
     OpenRequest, PeerAddress,
 };
+pub use call::{CallFailure, Calling, Closure, Io, Panic, Portable};
 pub use channel::{Channel, Message};
 pub use child::Child;
 pub use clock::Clock;
 pub use command::Command;
 pub use detached::Detached;
 pub use events::{Contended, Event, EventKind, Events, Stalled, Threshold, Told, Unavailable, Watch};
+pub use fork_server::{ForkServer, ForkServerBuilder, Worker, WorkerFunction, WorkerIo, WorkerIsolation};
 pub use held::Held;
 pub use idle::Idle;
 pub use inside::{ProcessInfo, ProcessRole, ProcessState};

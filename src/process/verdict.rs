@@ -61,13 +61,14 @@ impl Child {
         if let Some(limit) = clocks.output.filter(|_| by_kill && self.flooded.load(Ordering::SeqCst)) {
             return Some(Verdict::TooMuchOutput { limit });
         }
-        let clock = self.clocks.as_ref()?.ran_out()?;
+        let watched = self.clocks.as_ref()?;
+        let clock = watched.ran_out()?;
         // Without a grace period nothing but the kill was sent: another end came first.
         if clocks.grace.is_none() && !by_kill {
             return None;
         }
         let limit = match clock {
-            Clock::Wall => clocks.wall?,
+            Clock::Wall => watched.wall()?,
             Clock::Cpu => clocks.cpu?.value,
         };
         Some(Verdict::TimedOut { clock, limit })

@@ -1,7 +1,11 @@
 //! A launch: the sets in order, each an attempt; and the child that came of it.
 
+mod fork;
 mod load;
+mod memory;
 mod release;
+
+pub(crate) use fork::{Body, FilterBy, check as check_closure, filter_words};
 
 use crate::machine::isa::INSN_SIZE;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -10,7 +14,7 @@ use std::result::Result as StdResult;
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::load::ROOM;
+use self::memory::{close_range, command_tail, linked, place, tail_and_brief};
 use super::act::carry_out;
 use super::brief::Brief;
 use super::cgroup::{self, Group};
@@ -22,13 +26,11 @@ use super::source::{self, Found};
 use super::supervise::{SharedSupervisor, Supervision};
 use super::{map, verify};
 use crate::error::{Attempt, Error, ErrorKind, Object, Refusal, Result, Step, errno_text};
-use crate::host::{Features, Host};
+use crate::host::Host;
 use crate::machine::image;
 use crate::machine::segment::Bases;
 use crate::machine::wire::Message;
-use crate::plan::{
-    Arrival, Attach, Cell, CloseRange, Code, Plan, TailInput, Then, WindowInput, tail, window,
-};
+use crate::plan::{Arrival, Attach, CloseRange, Code, ForkInput, Plan, Then, WindowInput, window};
 use crate::policy::{Init, Launch, Namespaces, Policy};
 use crate::sys::{self, CloneHow};
 
@@ -91,10 +93,18 @@ pub(crate) struct Running {
     cargo: Vec<OwnedFd>,
     /// Bytes of the brief that such a child was told it in.
     told: usize,
+    what: What,
+}
+
+/// What is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Program,
+    Closure(FilterBy),
 }
 
 /// Where the segments of one launch lie, and their code.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Linked {
     bases: Bases,
     image_rows: u64,
@@ -105,7 +115,7 @@ struct Linked {
 }
 
 /// Tries the sets in order.
-pub(crate) fn launch(fence: &Arc<Fence>, mut request: Request) -> Result<Running> {
+pub(crate) fn launch(fence: &Arc<Fence>, mut request: Request<'_>) -> Result<Running> {
     let sets = &fence.policy.namespaces;
     let mut attempts = Vec::new();
     for (index, (set, compiled)) in fence.plans.iter().enumerate() {
@@ -142,10 +152,18 @@ pub(crate) fn launch(fence: &Arc<Fence>, mut request: Request) -> Result<Running
     Err(Error::new(ErrorKind::Unsupported, Step::Clone, "namespaces").attempted(attempts))
 }
 
-type Tried = StdResult<Running, Box<(Error, Request)>>;
+type Tried<'a> = StdResult<Running, Box<(Error, Request<'a>)>>;
 
 /// By the image; and by a copy, if the host turns out not to execute it and the policy leaves the choice.
-fn by_any_method(fence: &Arc<Fence>, index: usize, compiled: &Compiled, request: Request) -> Tried {
+fn by_any_method<'a>(
+    fence: &Arc<Fence>,
+    index: usize,
+    compiled: &Compiled,
+    request: Request<'a>,
+) -> Tried<'a> {
+    if request.body.is_some() {
+        return attempt(fence, index, (compiled, &Method::Fork), request);
+    }
     let fd = match &compiled.image {
         Ok(fd) => fd,
         Err(why) => return attempt(fence, index, (compiled, &Method::Copy { why: why.clone() }), request),
@@ -168,18 +186,24 @@ fn by_any_method(fence: &Arc<Fence>, index: usize, compiled: &Compiled, request:
 /// How one attempt gets its child an address space of its own.
 #[derive(Debug)]
 enum Method {
-    Image { fd: RawFd },
-    Copy { why: String },
+    Image {
+        fd: RawFd,
+    },
+    Copy {
+        why: String,
+    },
+    /// A copy that goes on in Rust.
+    Fork,
 }
 
-fn attempt(
+fn attempt<'a>(
     fence: &Arc<Fence>,
     index: usize,
     (compiled, method): (&Compiled, &Method),
-    request: Request,
-) -> Tried {
+    mut request: Request<'a>,
+) -> Tried<'a> {
     let deadline = super::parent::deadline_after(fence.policy.setup_timeout);
-    let made = prepare(fence, (compiled, method), &request, deadline);
+    let made = prepare(fence, (compiled, method), &mut request, deadline);
     let (parent, linked, sources) = match made {
         Ok(made) => made,
         Err(error) => return Err(Box::new((error, request))),
@@ -188,10 +212,14 @@ fn attempt(
         // The child has copies of all that the request held; the program's ends of pipes must not stay open here.
         Ok((mut report, program)) => {
             let (supervisor, when) = (request.supervisor.clone(), request.when);
+            let what = request.body.as_ref().map_or(What::Program, |body| What::Closure(body.filter));
             drop(request);
             report.method = match method {
                 Method::Image { .. } => LaunchMethod::Image,
                 Method::Copy { why } => LaunchMethod::Copy { why: why.clone() },
+                Method::Fork => {
+                    LaunchMethod::Copy { why: "a function of the caller runs in a copy of it".to_owned() }
+                }
             };
             let init = compiled.plan.init;
             let fence = Arc::clone(fence);
@@ -208,6 +236,7 @@ fn attempt(
                 supervision,
                 cargo,
                 told,
+                what,
             };
             if when == When::Later {
                 running.hold_mounts();
@@ -220,12 +249,13 @@ fn attempt(
 }
 
 /// The plans and the tails of one command, as text.
-pub(crate) fn explain_command(fence: &Fence, request: &Request) -> String {
+pub(crate) fn explain_command(fence: &Fence, request: &Request<'_>) -> String {
     let mut text = String::new();
     for (set, compiled) in &fence.plans {
         match compiled {
             Ok(compiled) => {
-                let (tail, _) = command_tail(fence, &compiled.plan, request, Arrival::Window);
+                let (tail, _) =
+                    command_tail(fence, &compiled.plan, request, (&request.program, Arrival::Window));
                 text.push_str(&format!("{}# the command\n{tail}", compiled.plan));
             }
             Err(error) => text.push_str(&format!("# namespaces {set}\n# {error}\n")),
@@ -234,48 +264,22 @@ pub(crate) fn explain_command(fence: &Fence, request: &Request) -> String {
     text
 }
 
-fn command_tail(fence: &Fence, plan: &Plan, request: &Request, arrival: Arrival) -> (Code, Vec<Cell>) {
-    let targets: Vec<i32> = request.passed.iter().map(|(_, target)| *target).collect();
-    tail(&TailInput {
-        program: &request.program,
-        name: request.name.clone(),
-        cwd: &request.cwd,
-        targets: &targets,
-        passed_at: plan.passed_at,
-        close_range: close_range(fence),
-        limits: &plan.late_limits,
-        filter: plan.filter.as_ref(),
-        terminal: request.terminal,
-        arrival,
-    })
-}
-
-fn close_range(fence: &Fence) -> CloseRange {
-    if fence.host.features().contains(Features::CLOSE_RANGE) { CloseRange::Here } else { CloseRange::Later }
-}
-
 /// Opens the sources, fills the brief, links the tables, clones.
 fn prepare(
     fence: &Fence,
     (compiled, method): (&Compiled, &Method),
-    request: &Request,
+    request: &mut Request<'_>,
     deadline: Instant,
 ) -> Result<(Parent, Linked, Vec<Found>)> {
     let plan = &compiled.plan;
     let sources = plan.sources.iter().map(source::find).collect::<Result<Vec<_>>>()?;
     let close_range = close_range(fence);
-    let (tail, cells) = command_tail(fence, plan, request, Arrival::Window);
-    let tail_at = usize::try_from(plan.tail_at).unwrap_or(0);
-    let room = if request.when == When::Later { ROOM } else { 0 };
-    let brief = Brief::new(tail_at + tail.segment.len().max(room))?;
+    let (tail, cells, brief) = tail_and_brief(fence, plan, request)?;
     super::parent::fill(&brief, plan, &sources, request);
-    if plan.filter.as_ref().and_then(Attach::secret).is_some() {
+    if request.body.is_none() && plan.filter.as_ref().and_then(Attach::secret).is_some() {
         super::parent::draw_secret(&brief)?;
     }
-    let (bases, copy) = bases(compiled, method, &brief);
-    let mut bytes = Vec::new();
-    tail.segment.link(&bases, &mut bytes);
-    brief.map().set_bytes(plan.tail_at, &bytes);
+    let (bases, copy) = place(compiled, method, &brief, &tail);
     let tail_rows = bases.tail + tail.segment.rows_at() as u64;
     super::parent::enter_tail(&brief, tail_rows);
     let image_rows = bases.image + plan.code.segment.rows_at() as u64;
@@ -285,7 +289,7 @@ fn prepare(
             let (argv, envp) = (request.argv.address(), request.envp.address());
             Then::Image { fd: *fd, carried: plan.carried, argv, envp }
         }
-        Method::Copy { .. } => Then::Copy { entry },
+        Method::Copy { .. } | Method::Fork => Then::Copy { entry },
     };
     let tail_cells = cells.iter().map(|cell| cell.address.offset).collect();
     let linked = Linked { bases, image_rows, tail, tail_cells, window: Code::empty(), window_rows: 0 };
@@ -296,22 +300,6 @@ fn prepare(
     Ok((parent, Linked { window, window_rows, ..linked }, sources))
 }
 
-/// Where the segments lie for the child. A copy runs the plan's table from this process's memory.
-fn bases(compiled: &Compiled, method: &Method, brief: &Brief) -> (Bases, Option<sys::Buffer>) {
-    let plan = &compiled.plan;
-    if matches!(method, Method::Image { .. }) {
-        let machine = sys::MACHINE.unwrap_or(0);
-        return (image::bases(machine, sys::machine_text(), plan.tail_at), None);
-    }
-    let mut buffer = sys::Buffer::new(plan.code.segment.len());
-    let at = brief.map().address();
-    let bases = Bases { image: buffer.address(), brief: at, tail: at + u64::from(plan.tail_at), window: 0 };
-    let mut bytes = Vec::new();
-    plan.code.segment.link(&bases, &mut bytes);
-    buffer.fill(&bytes);
-    (bases, Some(buffer))
-}
-
 type Extra<'a> = (&'a [Found], CloseRange, Then, Instant);
 
 /// The window and the clone.
@@ -319,7 +307,7 @@ fn start(
     fence: &Fence,
     compiled: &Compiled,
     brief: Brief,
-    request: &Request,
+    request: &mut Request<'_>,
     (sources, close_range, then, deadline): Extra<'_>,
 ) -> Result<(Parent, Code, u64)> {
     let plan = &compiled.plan;
@@ -329,24 +317,33 @@ fn start(
     let place = super::parent::descriptors(plan, request, sources, (&sockets.1, &brief, &caller));
     let free = place.iter().map(|(_, to)| to + 1).max().unwrap_or(0).max(plan.passed_at);
     super::parent::note_descriptors(&brief, free);
+    let group = plan.group.as_ref().map(Group::make).transpose()?;
+    let how = cgroup::clone_how(&fence.host, plan, group.as_ref());
+    let namespaces = u64::from(plan.cloned().bits());
+    let report = request.body.is_some().then(fork::report).transpose()?;
+    let then = match (then, &report) {
+        (Then::Copy { entry }, Some((_, theirs))) => {
+            let fork = ForkInput { how, flags: namespaces, report: theirs.as_raw_fd() };
+            Then::Fork { entry, fork }
+        }
+        (then, _) => then,
+    };
     let window = window(&WindowInput { place: &place, free, close_range, then });
     let mut memory = sys::Buffer::new(window.segment.len());
     let at = brief.map().address();
-    let bases = Bases { image: 0, brief: at, tail: 0, window: memory.address() };
-    let mut bytes = Vec::new();
-    window.segment.link(&bases, &mut bytes);
-    memory.fill(&bytes);
+    memory.fill(&linked(&window, &Bases { image: 0, brief: at, tail: 0, window: memory.address() }));
     let rows = memory.address() + window.segment.rows_at() as u64;
     let shared = match then {
         Then::Image { .. } => libc::CLONE_VM | libc::CLONE_VFORK,
-        Then::Copy { .. } => 0,
+        Then::Copy { .. } | Then::Fork { .. } => 0,
     };
-    let namespaces = plan.cloned().bits();
-    let flags = u64::from(namespaces) | u64::from(shared.cast_unsigned());
-    let group = plan.group.as_ref().map(Group::make).transpose()?;
-    let how = cgroup::clone_how(&fence.host, plan, group.as_ref());
-    let cloned = super::parent::clone(plan.init, (how, flags), (rows, at), deadline).map_err(|errno| {
-        let call = if how == CloneHow::Clone { "clone" } else { "clone3" };
+    let flags = namespaces | u64::from(shared.cast_unsigned());
+    let cloned = match (&mut request.body, report) {
+        (Some(body), Some(report)) => fork::fork(body, rows, &brief, report, deadline),
+        _ => super::parent::clone(plan.init, (how, flags), (rows, at), deadline)
+            .map_err(|errno| (if how == CloneHow::Clone { "clone" } else { "clone3" }, errno)),
+    };
+    let cloned = cloned.map_err(|(call, errno)| {
         let error = Error::new(ErrorKind::Setup, Step::Clone, format!("namespaces {}", plan.set));
         error.call(call, errno).causes_found(causes(Step::Clone, errno, &fence.host, plan.set))
     })?;

@@ -14,8 +14,10 @@ mod request;
 mod signals;
 mod source;
 mod supervise;
+mod threads;
 mod verify;
 mod watchdog;
+mod worker;
 
 pub(crate) use self::cgroup::{CpuFile, Group, Motion, Sheet, Tally, stop_tree};
 pub use self::cgroup::{
@@ -23,9 +25,14 @@ pub use self::cgroup::{
 };
 pub(crate) use self::landlock::missing as missing_rights;
 pub use self::landlock::{LandlockPath, LandlockPathState, LandlockPort, LandlockState};
-pub(crate) use attempt::{Compiled, Fence, Running, explain_command as explain, launch};
+pub(crate) use attempt::{
+    Body, Compiled, Fence, FilterBy, Running, check_closure, explain_command as explain, filter_words, launch,
+};
 pub use enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState, SupervisorState};
+pub(crate) use parent::deadline_after;
 pub(crate) use request::{Request, Strings, When};
 pub(crate) use signals::Blocked;
 pub(crate) use supervise::SharedSupervisor;
 pub use supervise::{CallError, NotifiedCall, OnExec, RefusedCall, Response, Supervisor};
+pub(crate) use threads::{Harmless, only_one};
+pub(crate) use worker::{Heard as WorkerHeard, Report, hear as hear_worker, identify};

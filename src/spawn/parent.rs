@@ -25,7 +25,9 @@ use super::explain::Death;
 use super::request::{Request, When};
 use super::signals::Blocked;
 use super::source::Found;
+use super::threads::Harmless;
 use super::watchdog::{close_later, reap_later, watch};
+use super::worker::Told;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::machine::layout::{
     ARGV, DETACHED, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SCRATCH, FD_SCRATCH_TARGET, FD_SOCKET, FREE_FD,
@@ -55,14 +57,17 @@ const END_LIMIT: i32 = 5_000;
 pub(crate) struct Parent {
     pid: i32,
     pidfd: OwnedFd,
-    socket: OwnedFd,
-    brief: Brief,
+    /// `None`: a worker's is its server's.
+    socket: Option<OwnedFd>,
+    brief: Arc<Brief>,
     group: Option<Arc<Group>>,
     reaped: Mutex<Option<Reaped>>,
     /// Whether it may go on without this process.
     detached: AtomicBool,
     /// The mount namespace, where its end is not to be waited for.
     mounts: Mutex<Option<OwnedFd>>,
+    /// Who tells its end, where that is no child of this process's own.
+    told: Option<Told>,
 }
 
 impl Parent {
@@ -70,13 +75,44 @@ impl Parent {
         Self {
             pid: cloned.pid,
             pidfd: cloned.pidfd,
-            socket,
-            brief,
+            socket: Some(socket),
+            brief: Arc::new(brief),
             group: group.map(Arc::new),
             reaped: Mutex::new(None),
             detached: AtomicBool::new(false),
             mounts: Mutex::new(None),
+            told: None,
         }
+    }
+
+    /// A worker that the server has forked. It has no group and no brief of its own.
+    pub(super) fn of_worker(server: &Self, cloned: Cloned, told: Told) -> Self {
+        Self {
+            pid: cloned.pid,
+            pidfd: cloned.pidfd,
+            socket: None,
+            brief: Arc::clone(&server.brief),
+            group: None,
+            reaped: Mutex::new(None),
+            detached: AtomicBool::new(false),
+            mounts: Mutex::new(None),
+            told: Some(told),
+        }
+    }
+
+    /// Whether it is a server's worker.
+    pub(crate) fn is_worker(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// The program's wait status, once init has left it. A worker has no init of its own.
+    pub(crate) fn program_status(&self) -> Option<i32> {
+        if self.is_worker() { None } else { self.brief.status() }
+    }
+
+    /// What the program used, likewise.
+    pub(crate) fn program_usage(&self) -> Option<[u64; 18]> {
+        if self.is_worker() { None } else { self.brief.usage() }
     }
 
     /// Keeps the mount namespace until the child is reaped, and a moment longer.
@@ -123,9 +159,15 @@ impl Parent {
         self.brief.left_memory()
     }
 
+    fn socket(&self) -> Result<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd).ok_or_else(|| {
+            Error::new(ErrorKind::Process, Step::Gate, "socket").detail("a worker has none of its own")
+        })
+    }
+
     pub(super) fn tell(&self, message: Message) -> Result<()> {
         let bytes = message.to_bytes();
-        match send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {
+        match send(self.socket()?.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {
             // A child that is gone is found out by the wait that follows, which knows more.
             Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
             Err(errno) => Err(Error::new(ErrorKind::Setup, Step::Gate, "socket").nix("send", errno)),
@@ -139,7 +181,7 @@ impl Parent {
             let numbers: Vec<i32> = batch.iter().map(AsRawFd::as_raw_fd).collect();
             let (data, rights) = ([IoSlice::new(&bytes)], [ControlMessage::ScmRights(&numbers)]);
             let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-            match sendmsg::<()>(self.socket.as_raw_fd(), &data, &rights, flags, None) {
+            match sendmsg::<()>(self.socket()?.as_raw_fd(), &data, &rights, flags, None) {
                 Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
                 Err(errno) => {
                     let error = Error::new(ErrorKind::Setup, Step::Descriptors, "for a waiting child");
@@ -158,13 +200,13 @@ impl Parent {
             let left = deadline.saturating_duration_since(Instant::now());
             let wait = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).saturating_add(1);
             let wait = if left.is_zero() { 0 } else { wait };
-            let ready = match sys::readable_fds([self.socket.as_fd(), self.pidfd.as_fd()], wait) {
+            let ready = match sys::readable_fds([self.socket()?, self.pidfd.as_fd()], wait) {
                 Ok(ready) => ready,
                 Err(libc::EINTR) => continue,
                 Err(errno) => return Err(failed("poll", errno)),
             };
             let mut buffer = [0; MESSAGE_SIZE + 1];
-            match (ready, sys::receive_with_pid(self.socket.as_fd(), &mut buffer)) {
+            match (ready, sys::receive_with_pid(self.socket()?, &mut buffer)) {
                 (_, Ok(Some((length, pid)))) => {
                     let Some(message) = Message::from_bytes(&buffer[..length]) else {
                         return Err(failed("recvmsg", libc::EPROTO));
@@ -224,7 +266,10 @@ impl Parent {
             return Ok(known);
         }
         let failed = |errno| Error::new(ErrorKind::Process, Step::Wait, "child").call("waitid", errno);
-        let now = sys::reap(&self.pidfd, Block::No).map_err(failed)?;
+        let now = match &self.told {
+            Some(told) => told.end_of(&self.pidfd),
+            None => sys::reap(&self.pidfd, Block::No).map_err(failed)?,
+        };
         if now != Reaped::Running {
             *seen = Some(now);
             if let Some(group) = &self.group {
@@ -311,7 +356,7 @@ pub(super) fn sockets() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 /// What the caller decides at each launch.
-pub(super) fn fill(brief: &Brief, plan: &Plan, sources: &[Found], request: &Request) {
+pub(super) fn fill(brief: &Brief, plan: &Plan, sources: &[Found], request: &Request<'_>) {
     let map = brief.map();
     map.set_word(ARGV, request.argv.address());
     map.set_word(ENVP, request.envp.address());
@@ -359,7 +404,7 @@ pub(super) fn note_descriptors(brief: &Brief, free: i32) {
 /// Descriptors of this process and the numbers that the child finds them under.
 pub(super) fn descriptors(
     plan: &Plan,
-    request: &Request,
+    request: &Request<'_>,
     sources: &[Found],
     (socket, brief, caller): (&OwnedFd, &Brief, &OwnedFd),
 ) -> Vec<(i32, i32)> {
@@ -405,7 +450,7 @@ pub(super) fn clone(
 }
 
 /// A time that no clock can show is as good as a day.
-pub(super) fn deadline_after(limit: Duration) -> Instant {
+pub(crate) fn deadline_after(limit: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(limit).unwrap_or_else(|| now + Duration::from_secs(24 * 60 * 60))
 }
@@ -426,7 +471,10 @@ fn on_lasting_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
         let (sender, jobs) = channel::<Job>();
         Builder::new()
             .name("ringfence".to_owned())
-            .spawn(move || jobs.into_iter().for_each(|job| job()))
+            .spawn(move || {
+                let _harmless = Harmless::here();
+                jobs.into_iter().for_each(|job| job());
+            })
             .ok()?;
         *lasting = Some((own, sender));
     }

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
+use super::attempt::Body;
 use super::supervise::SharedSupervisor;
 use crate::error::Object;
 use crate::plan::{Controlling, Program};
@@ -17,7 +18,7 @@ pub(crate) enum When {
 
 /// What one launch runs.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct Request<'a> {
     pub(crate) program: Program,
     pub(crate) name: Object,
     pub(crate) argv: Strings,
@@ -34,9 +35,11 @@ pub(crate) struct Request {
     /// Who answers what the filter notifies of.
     pub(crate) supervisor: Option<SharedSupervisor>,
     pub(crate) when: When,
+    /// What runs instead of a program.
+    pub(crate) body: Option<Body<'a>>,
 }
 
-impl Request {
+impl Request<'_> {
     /// For a child that waits for its command, with these streams until then. Its own tail executes nothing.
     pub(crate) fn later(stdio: [OwnedFd; 3]) -> Self {
         Self {
@@ -51,6 +54,7 @@ impl Request {
             terminal: Controlling::No,
             supervisor: None,
             when: When::Later,
+            body: None,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
+use super::threads::Harmless;
 use crate::sys::{self, Block, Reaped};
 
 /// How often it looks while something is launched.
@@ -118,6 +119,7 @@ impl Drop for Watched {
 }
 
 fn run() {
+    let _harmless = Harmless::here();
     let own = process::id();
     let mut idle_since = Instant::now();
     let mut guard = state();

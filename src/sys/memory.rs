@@ -50,6 +50,11 @@ impl SharedMap {
         address(self.start.as_ptr())
     }
 
+    /// Its bytes.
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+
     fn check(&self, at: u32, bytes: usize) -> usize {
         let at = usize::try_from(at).unwrap_or(usize::MAX);
         assert!(at.checked_add(bytes).is_some_and(|end| end <= self.length), "inside the brief");

@@ -1,6 +1,7 @@
 //! The only unsafe code: system calls that `nix` lacks, the machine's text, shared memory. It must not decide anything.
 
 use nix::errno::Errno as NixErrno;
+mod fork;
 mod group;
 mod lower;
 mod machine;
@@ -14,6 +15,10 @@ mod process;
 mod reactor;
 mod terminal;
 
+pub(crate) use fork::{
+    Entry, Forked, abort, close_between, forget_environment, fork, kill_child, leave, own, place, range,
+    reap_any, reap_by_number, remembered_tid, run_table,
+};
 pub(crate) use group::{attach_device_program, attribute_is, set_attribute};
 pub(crate) use lower::{
     add_rule, attach_filter, create_ruleset, own_capabilities, prctl, restrict_self, set_own_capabilities,
@@ -29,8 +34,9 @@ pub(crate) use notify::{
 };
 pub(crate) use probe::{landlock_abi, last_capability, probe_call, secure_exec, try_clone_namespaces};
 pub(crate) use process::{
-    Block, ExitInfo, Reaped, close_on_exec, duplicate, exit_info, is_urgent, kill_by_number, open_pidfd,
-    poll_fd, readable_fds, reap, receive_with_pid, secret, send_signal, set_limit, set_priority,
+    Block, ExitInfo, Reaped, Usage as RawUsage, close_on_exec, duplicate, exit_info, is_urgent,
+    kill_by_number, open_pidfd, poll_fd, readable_fds, reap, receive_with_pid, secret, send_signal,
+    set_limit, set_priority,
 };
 #[cfg(feature = "tokio")]
 pub(crate) use reactor::watch_readable;

@@ -13,8 +13,11 @@ use std::path::PathBuf;
 use super::super::Arrival;
 use super::super::Attach;
 use super::super::CloseRange;
+use super::super::ClosureTail;
 use super::super::Code;
 use super::super::Controlling;
+use super::super::ForkInput;
+use super::super::LookedInto;
 use super::super::Program;
 use super::super::TailInput;
 use super::super::Then;
@@ -31,6 +34,7 @@ use crate::policy::Action;
 use crate::policy::Builder;
 use crate::policy::Filter;
 use crate::policy::Namespaces;
+use crate::sys::CloneHow;
 
 /// Code that prints like a plan.
 struct Shown<'a>(&'a Code);
@@ -123,6 +127,15 @@ fn shown_window(close_range: CloseRange, then: Then) -> String {
     Shown(&window(&WindowInput { place: &place, free: 8, close_range, then })).to_string()
 }
 
+fn closure(filter: Option<Vec<u64>>) -> Program {
+    let looked_into = if filter.is_some() { LookedInto::AsUsual } else { LookedInto::Never };
+    Program::Closure(ClosureTail { brief: (0x5000, 4096), filter, looked_into })
+}
+
+fn fork(how: CloneHow) -> Then {
+    Then::Fork { entry: 0x4000, fork: ForkInput { how, flags: 0x7e02_0000, report: 12 } }
+}
+
 fn notifying() -> Filter {
     Filter::baseline().forget(["getpgid"]).deny(["getpgid"], Action::Notify)
 }
@@ -143,6 +156,10 @@ fn commands() -> Vec<(String, String)> {
         ("a_command_has_a_filter_that_notifies", shown_filter(&Program::Fd, notifying())),
         ("a_window_executes_an_image", shown_window(here, image)),
         ("a_window_executes_an_image_without_close_range", shown_window(later, image)),
+        ("a_closure_has_a_filter_and_a_descriptor", shown_tail(&closure(Some(vec![6])), &[3], here)),
+        ("a_closure_has_no_filter", shown_tail(&closure(None), &[], later)),
+        ("a_window_goes_on_in_a_child_of_a_copy", shown_window(here, fork(CloneHow::Clone3Into(9)))),
+        ("a_window_goes_on_in_a_child_of_a_copy_by_clone", shown_window(here, fork(CloneHow::Clone))),
         ("a_window_goes_on_in_a_copy", shown_window(here, Then::Copy { entry: 0x4000 })),
     ];
     list.map(|(name, text)| (name.to_owned(), text)).to_vec()

@@ -42,6 +42,12 @@ impl Filter {
         self.kills == Kills::ByKernel && self.has(Action::KillProcess)
     }
 
+    /// The filter of a process that executes nothing at its start and has no supervisor: the kernel kills, and no `execve` is
+    /// let through but by a rule.
+    pub(crate) fn of_a_copy(&self) -> Self {
+        Self { launch: LaunchCalls::ByRule, kills: Kills::ByKernel, ..self.clone() }
+    }
+
     /// The filter that is attached where a supervisor listens: told kills are notified, and so is the launch's own exec, at
     /// which the child waits until it is supervised.
     pub(crate) fn listening(&self) -> Self {

@@ -88,6 +88,10 @@ impl Entry {
 
 impl Membership<'_> {
     fn of(running: &Running) -> Result<Membership<'_>> {
+        if running.parent.is_worker() {
+            // The namespace is its server's and its siblings' too.
+            return Ok(Membership::Descent);
+        }
         if let Some(group) = running.parent.group().filter(|group| group.any_path().is_some()) {
             return Ok(Membership::Group(group));
         }

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use super::super::request::{Request, Strings};
-use super::{Running, command_tail};
+use super::Running;
+use super::memory::command_tail;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::machine::layout::{ARGV, ENVP};
 use crate::plan::Arrival;
@@ -20,12 +21,12 @@ impl Running {
     ///
     /// # Errors
     /// `E2BIG` where the command has no room in the brief.
-    pub(crate) fn load(&mut self, request: Request) -> Result<()> {
+    pub(crate) fn load(&mut self, request: Request<'_>) -> Result<()> {
         let Some((_, Ok(compiled))) = self.fence.plans.get(self.index) else {
             return Err(Error::new(ErrorKind::Setup, Step::Exec, "program"));
         };
         let plan = &compiled.plan;
-        let (tail, cells) = command_tail(&self.fence, plan, &request, Arrival::Messages);
+        let (tail, cells) = command_tail(&self.fence, plan, &request, (&request.program, Arrival::Messages));
         let mut bytes = Vec::new();
         tail.segment.link(&self.linked.bases, &mut bytes);
         let argv = append(&mut bytes, &request.argv, self.linked.bases.tail);

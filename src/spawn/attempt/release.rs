@@ -10,12 +10,13 @@ use super::super::enforcement::{FilterState, SupervisorState};
 use super::super::explain::Death;
 use super::super::parent::{Heard, deadline_after, forget_secret};
 use super::super::supervise::{Seen, Start, Supervision, is_listener};
-use super::Running;
+use super::{FilterBy, Running, What, filter_words};
 use crate::error::{Error, ErrorKind, Result, Step, errno_text};
 use crate::host::Status;
 use crate::machine::layout::{LISTENER, SECRET, SUPERVISED};
 use crate::machine::wire::Message;
 use crate::plan::{Attach, Code, Listener};
+use crate::policy::Filter;
 use crate::sys;
 
 /// After this time the socket's end is late, and the kernel's own mark is looked at.
@@ -51,7 +52,10 @@ impl Running {
     /// Where the filter asks for a listener: looks whether the program's descriptors can be fetched at all, and says so in
     /// the brief. Returns the program's pidfd, made while the program waits and its number is certain.
     fn offer(&mut self) -> Result<Option<OwnedFd>> {
-        let Some(filter) = self.filter().filter(|filter| filter.listens()) else { return Ok(None) };
+        let Some(filter) = self.filter().filter(|filter| filter.listens() && self.what == What::Program)
+        else {
+            return Ok(None);
+        };
         let can = sys::open_pidfd(self.program).map_err(|errno| ("pidfd_open", errno)).and_then(|pidfd| {
             sys::fetch_fd(&pidfd, STDIN).map_err(|errno| ("pidfd_getfd", errno))?;
             Ok(pidfd)
@@ -87,6 +91,10 @@ impl Running {
             match self.parent.hear(until)? {
                 Heard::Message(Message::Exec, _) if !announced => {
                     announced = true;
+                    if self.what != What::Program {
+                        // What is behind it is told by what runs.
+                        return Ok(());
+                    }
                     if let Some(program) = program {
                         self.take_over(program, deadline)?;
                     }
@@ -159,12 +167,29 @@ impl Running {
 
     /// The report says what has come of the filter.
     fn tell(&mut self) {
+        if let What::Closure(by) = self.what {
+            self.tell_closure(by);
+            return;
+        }
         if self.supervision.is_some() {
             self.report.supervisor = SupervisorState::Running;
         }
         let listener = if self.supervision.is_some() { Listener::Had } else { Listener::None };
         if let Some(instructions) = self.filter().map(|filter| filter.instructions(listener)) {
             self.report.filter = FilterState::Attached { instructions };
+        }
+    }
+
+    /// The filter of what runs in a copy has no listener.
+    fn tell_closure(&mut self, by: FilterBy) {
+        let words = filter_words(&self.fence).ok().flatten();
+        self.report.filter = match (words, by) {
+            (None, _) | (_, FilterBy::Body) => FilterState::None,
+            (Some(words), FilterBy::Table) => FilterState::Attached { instructions: words.len() },
+        };
+        if self.fence.policy.seccomp.as_ref().is_some_and(Filter::tells) {
+            let why = "a function of the caller has no supervisor".to_owned();
+            self.report.supervisor = SupervisorState::KernelKills { why };
         }
     }
 
