@@ -44,8 +44,7 @@ impl Running {
     }
 
     fn filter(&self) -> Option<&Attach> {
-        let (_, compiled) = self.fence.plans.get(self.index)?;
-        compiled.as_ref().ok()?.plan.filter.as_ref()
+        self.compiled()?.plan.filter.as_ref()
     }
 
     /// Where the filter asks for a listener: looks whether the program's descriptors can be fetched at all, and says so in
@@ -187,7 +186,7 @@ impl Running {
     }
 
     fn exec_error(&self, death: Death) -> Error {
-        let Some((_, Ok(compiled))) = self.fence.plans.get(self.index) else {
+        let Some(compiled) = self.compiled() else {
             return Error::new(ErrorKind::Setup, Step::Exec, "program");
         };
         let error = self.linked.explain(&self.fence, compiled, &self.parent, death);
