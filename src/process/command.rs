@@ -81,7 +81,11 @@ impl Command {
 
     /// A command that joins a living sandbox.
     pub(super) fn joining(running: &Running, program: &OsStr) -> Self {
-        let site = Some(Site::of(running).map(Arc::new));
+        // What has joined a sandbox is joined by joining that.
+        let site = Some(match &running.site {
+            Some(site) => Ok(Arc::clone(site)),
+            None => Site::of(running).map(Arc::new),
+        });
         Self { site, ..Self::new(Arc::clone(&running.fence), program) }
     }
 

@@ -116,7 +116,7 @@ impl Site {
         match (self.is_ending(), error.raw_os_error()) {
             (true, _) => error.detail("the sandbox has ended"),
             (false, _) if self.is_frozen() => error.detail("the sandbox is frozen: thaw it first"),
-            (false, Some(libc::EPERM | libc::EACCES)) if error.step() == Step::Join => error.detail(
+            (false, Some(libc::EPERM | libc::EACCES)) if shows_rights(error.step()) => error.detail(
                 "joining needs CAP_SYS_ADMIN over the sandbox's namespaces, which its own caller has, and a system-call \
                  filter or a security module that does not take setns(2) away",
             ),
@@ -246,7 +246,7 @@ impl Site {
         Ok(())
     }
 
-    fn same_rights(&self, report: &Enforcement) -> Result<()> {
+    fn same_rights(&self, report: &mut Enforcement) -> Result<()> {
         let before = &self.report;
         let wrong = |object: &'static str, seen: String| {
             let error = Error::new(ErrorKind::Setup, Step::Verify, object);
@@ -265,10 +265,12 @@ impl Site {
         if report.seccomp_filters < before.seccomp_filters {
             return wrong("seccomp", format!("{:?}", report.seccomp_filters));
         }
-        let [now, then] = [report, before].map(|report| report.landlock.as_ref().map(LandlockState::rules));
+        let [now, then] = [&*report, before].map(|report| report.landlock.as_ref().map(LandlockState::rules));
         if now != then {
             return wrong("landlock", format!("{now:?}"));
         }
+        // Where there was nothing there was no rule, and is none now.
+        report.landlock.clone_from(&before.landlock);
         Ok(())
     }
 
@@ -300,6 +302,11 @@ impl Site {
     pub(crate) fn first(&self) -> i32 {
         self.init
     }
+}
+
+/// Steps whose refusal says that the caller has not the right to join.
+fn shows_rights(step: Step) -> bool {
+    matches!(step, Step::Join | Step::Window)
 }
 
 fn moved(kind: Namespaces, seen: u64, expected: u64) -> Error {

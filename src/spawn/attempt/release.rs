@@ -29,6 +29,14 @@ impl Running {
     /// Lets the program go and waits until it runs. Then the filter holds: execve stands behind its attachment in the table,
     /// and is not reached where the kernel refuses that.
     pub(crate) fn release(&mut self) -> Result<()> {
+        let released = self.let_go();
+        match &self.site {
+            Some(site) => released.map_err(|error| site.refine(error)),
+            None => released,
+        }
+    }
+
+    fn let_go(&mut self) -> Result<()> {
         let deadline = deadline_after(self.fence.policy.setup_timeout);
         let program = self.offer()?;
         self.run(program.as_ref(), deadline)?;
