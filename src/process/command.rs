@@ -20,7 +20,8 @@ use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::plan::{BRIEF_SPAN, Controlling, Program};
 use crate::policy::Filter;
 use crate::spawn::{
-    Fence, NotifiedCall, Request, Response, SharedSupervisor, Strings, Supervisor, When, explain, launch,
+    Fence, NotifiedCall, Request, Response, Running, SharedSupervisor, Site, Strings, Supervisor, When,
+    explain, explain_joining, join, launch,
 };
 use crate::sys;
 
@@ -54,6 +55,8 @@ pub struct Command {
     terminal: Option<WindowSize>,
     supervisor: Option<SharedSupervisor>,
     name: Option<String>,
+    /// The living sandbox that it joins; or why it cannot.
+    site: Option<Result<Arc<Site>>>,
 }
 
 impl Command {
@@ -72,7 +75,21 @@ impl Command {
             terminal: None,
             supervisor: None,
             name: None,
+            site: None,
         }
+    }
+
+    /// A command that joins a living sandbox.
+    pub(super) fn joining(running: &Running, program: &OsStr) -> Self {
+        // What has joined a sandbox is joined by joining that.
+        let site = Some(match &running.site {
+            _ if running.parent.is_worker() => {
+                Err(Self::mistake("sandbox", "a worker's sandbox is its fork server's: a command joins that"))
+            }
+            Some(site) => Ok(Arc::clone(site)),
+            None => Site::of(running).map(Arc::new),
+        });
+        Self { site, ..Self::new(Arc::clone(&running.fence), program) }
     }
 
     /// A name for humans, under which [`crate::living`] lists what this command starts, from its release to its end: 1 to 64
@@ -242,7 +259,11 @@ impl Command {
     pub fn explain(&self) -> Result<String> {
         let null = || Stdio::null().ends(0).map(|(fd, _)| fd);
         let request = self.request([null()?, null()?, null()?], self.passed()?, None)?;
-        Ok(explain(&self.fence, &request))
+        match &self.site {
+            Some(Ok(site)) => explain_joining(site, &request),
+            Some(Err(error)) => Err(error.again()),
+            None => Ok(explain(&self.fence, &request)),
+        }
     }
 
     /// Runs the program to its end and collects what it wrote.
@@ -263,16 +284,31 @@ impl Command {
 
     fn held(&self, default: &Stdio) -> Result<Held> {
         let (request, ends) = self.prepared(default)?;
-        Ok(Held::new(launch(&self.fence, request)?, ends))
+        Ok(Held::new(self.start(request)?, ends))
+    }
+
+    fn start(&self, mut request: Request) -> Result<Running> {
+        match &self.site {
+            Some(Ok(site)) => {
+                request.site = Some(Arc::clone(site));
+                join(site, request)
+            }
+            Some(Err(error)) => Err(error.again()),
+            None => launch(&self.fence, request),
+        }
     }
 
     /// Runs in a child of its own.
     pub(super) fn launched(&self, request: Request<'_>, ends: Ends) -> Result<Child> {
-        Held::new(launch(&self.fence, request)?, ends).release()
+        Held::new(self.start(request)?, ends).release()
     }
 
     /// A child that waits is of one sandbox: what another one says of a command does not hold there.
     pub(super) fn check_fence(&self, fence: &Arc<Fence>) -> Result<()> {
+        if self.site.is_some() {
+            let why = "it is a command for a sandbox that runs already, and joins no other";
+            return Err(Self::mistake("sandbox", why));
+        }
         if Arc::ptr_eq(&self.fence, fence) {
             return Ok(());
         }
@@ -288,6 +324,9 @@ impl Command {
         self.check_supervisor()?;
         if let Some(why) = self.name.as_deref().and_then(living::mistake) {
             return Err(Self::mistake("name", why));
+        }
+        if self.name.is_some() && self.site.is_some() {
+            return Err(Self::mistake("name", "a name is a sandbox's, and this command joins one"));
         }
         let stream = |number: usize, default| self.stdio[number].as_ref().unwrap_or(default);
         let (streams, mut ends) = match self.terminal {
@@ -361,6 +400,7 @@ impl Command {
             supervisor: self.supervisor.clone(),
             when: When::Now,
             body: None,
+            site: None,
         })
     }
 

@@ -12,6 +12,7 @@ mod map;
 mod parent;
 mod request;
 mod signals;
+mod site;
 mod source;
 mod supervise;
 mod threads;
@@ -19,19 +20,21 @@ mod verify;
 mod watchdog;
 mod worker;
 
-pub(crate) use self::cgroup::{CpuFile, Group, Motion, Sheet, Tally, stop_tree};
+pub(crate) use self::cgroup::{CpuFile, Group, Motion, Sheet, Tally, end_tree, stop_tree};
 pub use self::cgroup::{
     CpuStats, FrozenBy, IoStats, LimitState, MemoryStats, Pressure, ProcessStats, Stall, Stats,
 };
 pub(crate) use self::landlock::missing as missing_rights;
 pub use self::landlock::{LandlockPath, LandlockPathState, LandlockPort, LandlockState};
 pub(crate) use attempt::{
-    Body, Compiled, Fence, FilterBy, Running, check_closure, explain_command as explain, filter_words, launch,
+    Body, Compiled, Fence, FilterBy, Running, check_closure, explain_command as explain, explain_joining,
+    filter_words, join, launch,
 };
 pub use enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState, SupervisorState};
 pub(crate) use parent::deadline_after;
 pub(crate) use request::{Request, Strings, When};
 pub(crate) use signals::Blocked;
+pub(crate) use site::Site;
 pub(crate) use supervise::SharedSupervisor;
 pub use supervise::{CallError, NotifiedCall, OnExec, RefusedCall, Response, Supervisor};
 pub(crate) use threads::{Harmless, only_one};

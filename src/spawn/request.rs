@@ -2,8 +2,10 @@
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use super::attempt::Body;
+use super::site::Site;
 use super::supervise::SharedSupervisor;
 use crate::error::Object;
 use crate::plan::{Controlling, Program};
@@ -37,6 +39,8 @@ pub(crate) struct Request<'a> {
     pub(crate) when: When,
     /// What runs instead of a program.
     pub(crate) body: Option<Body<'a>>,
+    /// The living sandbox that it joins.
+    pub(crate) site: Option<Arc<Site>>,
 }
 
 impl Request<'_> {
@@ -55,6 +59,7 @@ impl Request<'_> {
             supervisor: None,
             when: When::Later,
             body: None,
+            site: None,
         }
     }
 }

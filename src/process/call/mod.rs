@@ -301,6 +301,7 @@ pub(super) fn request<'a>(
         supervisor: None,
         when: When::Now,
         body: Some(body),
+        site: None,
     })
 }
 

@@ -201,7 +201,7 @@ impl<'s> Worker<'s> {
 fn child(running: Running, mut ends: Ends) -> Result<Child> {
     let clocks = running.fence.policy.clocks().clone();
     let source = Source::Tree { root: running.program };
-    let ready = clock::prepare(&clocks, running.parent.pidfd(), source)?;
+    let ready = clock::prepare(&clocks, (running.parent.pidfd(), None), source)?;
     let registered = ends.name.take().map(|name| living::enter(name, &running)).transpose()?;
     let clocks = ready.map(|ready| ready.begin(Instant::now()));
     Ok(Child { registered, ..Child::new(running, ends, clocks) })

@@ -156,6 +156,7 @@ impl Running {
             init: Init::Program,
             fence: Arc::clone(&self.fence),
             index: self.index,
+            site: None,
             linked: Linked::default(),
             supervisor: None,
             supervision: None,
