@@ -84,7 +84,11 @@ fn run(options: &Options) -> Result<ExitCode> {
         let raw = RawMode::new(stdin())?;
         let ended = Session::begin(options, &mut command)?.serve(&signals);
         // Before anything is printed; a panic and an error do it by dropping.
-        raw.end()?;
+        match raw.end() {
+            // It is gone, after a hang-up.
+            Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => {}
+            other => other?,
+        }
         ended?
     } else {
         streams(&mut command, &signals)?

@@ -123,7 +123,7 @@ mod tests {
         user.types("\x1a");
         user.sees("fenced$ ");
         user.does("jobs", "Stopped");
-        user.does("kill %1; wait; echo over$((1 + 1))", "over2\r\n");
+        user.does("kill %1; fg; echo over$((1 + 1))", "over2\r\n");
         user.does("exit 3", "\n");
         assert_eq!(user.ends(), Some(3));
     }
