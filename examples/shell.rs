@@ -312,6 +312,7 @@ fn ready<const N: usize>(list: [(BorrowedFd<'_>, PollFlags); N]) -> Result<[Poll
 }
 
 /// As a shell tells it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other end is told in words")]
 fn code(outcome: &Outcome) -> u8 {
     match outcome.verdict() {
         Verdict::Exited(code) => u8::try_from(code).unwrap_or(125),
