@@ -84,7 +84,11 @@ fn run(options: &Options) -> Result<ExitCode> {
         let raw = RawMode::new(stdin())?;
         let ended = Session::begin(options, &mut command)?.serve(&signals);
         // Before anything is printed; a panic and an error do it by dropping.
-        raw.end()?;
+        match raw.end() {
+            // It is gone, after a hang-up.
+            Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => {}
+            other => other?,
+        }
         ended?
     } else {
         streams(&mut command, &signals)?
@@ -308,6 +312,7 @@ fn ready<const N: usize>(list: [(BorrowedFd<'_>, PollFlags); N]) -> Result<[Poll
 }
 
 /// As a shell tells it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other end is told in words")]
 fn code(outcome: &Outcome) -> u8 {
     match outcome.verdict() {
         Verdict::Exited(code) => u8::try_from(code).unwrap_or(125),

@@ -196,6 +196,10 @@ impl Command {
     /// A terminal of this size as the program's standard streams and controlling terminal, in a session of its own; what was
     /// said of the streams does not count. The caller's side is [`Child::terminal`], a new one for each spawn.
     ///
+    /// A resize sends SIGWINCH to the group in front, a hang-up SIGHUP to the program, and to the group in front when the
+    /// program has ended by that. A program that is PID 1 itself ([`crate::Init::Program`]) ignores what it has no handler for
+    /// (pid_namespaces(7)), SIGHUP too.
+    ///
     /// It is a device of the caller's `/dev/pts`: the program has it open, and finds no name for it inside (ttyname(3)).
     pub fn terminal(&mut self, size: WindowSize) -> &mut Self {
         self.terminal = Some(size);

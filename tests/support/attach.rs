@@ -56,7 +56,12 @@ fn one_by_one(builder: &Builder) -> Sandbox {
 
 /// The host's programs and `/proc`, for sandboxes without a pid namespace.
 fn hosts_proc() -> Builder {
-    let proc = ProcMount { ladder: vec![ProcRung::HostReadOnly] };
+    proc(ProcRung::HostReadOnly)
+}
+
+/// The host's programs, and this `/proc`.
+fn proc(rung: ProcRung) -> Builder {
+    let proc = ProcMount { ladder: vec![rung] };
     Sandbox::builder()
         .bind("/usr", "/usr", Access::ReadOnly)
         .symlink("usr/bin", "/bin")
@@ -87,6 +92,7 @@ pub(crate) fn kinds() -> Vec<(&'static str, Sandbox)> {
         ("no pid namespace", hosts_proc().namespaces(standard.difference(Namespaces::PID))),
         ("a set of two", hosts_proc().namespaces(Namespaces::USER | Namespaces::MOUNT)),
         ("no namespace for mounts", bare()),
+        ("a proc with pids only", proc(ProcRung::FreshPidSubset)),
         ("user namespaces inside", system().allow_user_namespaces()),
         ("attributes", system().nice(5).oom_score_adj(500).umask(0o077).disable_aslr(())),
     ];
