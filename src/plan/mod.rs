@@ -13,6 +13,8 @@ mod facts;
 mod gate;
 mod identity;
 mod init;
+#[cfg(feature = "systemd")]
+mod keeper;
 mod knob;
 mod landlock;
 mod mount;
@@ -30,13 +32,15 @@ pub(crate) use arrive::{Arrival, BATCH};
 pub(crate) use asm::{Cell, Code, Op};
 pub(crate) use capability::{SECUREBITS_LOCKED, name as capability_name};
 pub(crate) use cgroup::{
-    Deed, GroupPlan, Join, LegacyPlace, LimitPlan, Shows, UnifiedPlace, When, Write, device_instructions,
-    legacy, unified,
+    Deed, GroupPlan, Join, LegacyPlace, LimitPlan, ScopePlace, Shows, UnifiedPlace, When, Write,
+    device_instructions, legacy, unified,
 };
 pub use cgroup::{LimitRung, Strength};
 pub(crate) use compile::{BRIEF_SPAN, compile};
 pub(crate) use context::{Act, ActKind, Item, ItemKind, Recursive, SourceHow, SourcePlan};
 pub(crate) use identity::{IdPlan, MapWriter};
+#[cfg(feature = "systemd")]
+pub(crate) use keeper::{Keeper, keeper};
 pub(crate) use seccomp::{
     Attach, Listener, NATIVE, SECRET_ARGUMENT, compile as compile_program, compile_filter,
 };

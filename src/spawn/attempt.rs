@@ -343,7 +343,7 @@ fn start(
     };
     let namespaces = plan.cloned().bits();
     let flags = u64::from(namespaces) | u64::from(shared.cast_unsigned());
-    let group = plan.group.as_ref().map(Group::make).transpose()?;
+    let group = plan.group.as_ref().map(|plan| Group::make(plan, deadline)).transpose()?;
     let how = cgroup::clone_how(&fence.host, plan, group.as_ref());
     let cloned = super::parent::clone(plan.init, (how, flags), (rows, at), deadline).map_err(|errno| {
         let call = if how == CloneHow::Clone { "clone" } else { "clone3" };
@@ -371,7 +371,7 @@ fn confine(
         })?;
     }
     if let (Some(group), Some(plan)) = (parent.group(), &plan.group) {
-        group.join(plan.join, parent.pid())?;
+        group.join(plan.join, parent.pid(), deadline)?;
     }
     if plan.waits() {
         parent.tell(Message::Go)?;
