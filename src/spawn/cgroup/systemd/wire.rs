@@ -108,21 +108,32 @@ pub(super) fn call(
     let context = Context::new(Endian::Little, 0);
     let (signature, body) = encode(context, values)?;
     let [destination, path, interface] = target.names();
-    let mut fields: Vec<(u8, Variant<'_>)> = vec![
+    let fields: Vec<(u8, Variant<'_>)> = vec![
         (1, Variant::from(ObjectPath::try_from(path).map_err(broken)?)),
         (2, Variant::from(interface)),
         (3, Variant::from(member)),
         (6, Variant::from(destination)),
     ];
-    if !signature.is_empty() {
-        fields.push((8, Variant::from(Signature::try_from(signature).map_err(broken)?)));
-    }
     let length = u32::try_from(body.len()).map_err(broken)?;
     let header: Header<Variant<'_>> = (b'l', CALL, NO_AUTO_START, 1, length, serial, fields);
     let mut bytes = to_bytes(context, &header).map_err(broken)?.bytes().to_vec();
+    if !signature.is_empty() {
+        add_signature(&mut bytes, signature)?;
+    }
     bytes.resize(bytes.len().next_multiple_of(8), 0);
     bytes.extend_from_slice(&body);
     Ok(bytes)
+}
+
+/// The field with the types of the body: a list, which a value of the type "signature" cannot be, as that is one type.
+fn add_signature(bytes: &mut Vec<u8>, signature: &str) -> Result<(), Malformed> {
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes.extend_from_slice(&[8, 1, b'g', 0, u8::try_from(signature.len()).map_err(broken)?]);
+    bytes.extend_from_slice(signature.as_bytes());
+    bytes.push(0);
+    let fields = u32::try_from(bytes.len() - FIXED).map_err(broken)?;
+    bytes[FIXED - 4..FIXED].copy_from_slice(&fields.to_le_bytes());
+    Ok(())
 }
 
 fn encode(context: Context, values: Values<'_>) -> Result<(&'static str, Vec<u8>), Malformed> {
@@ -210,4 +221,48 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Heard, Malformed> {
         }
         _ => Heard::Other,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_what_a_bus_expects() {
+        let bytes = call(Target::Bus, "GetConnectionUnixProcessID", 3, Values::Name(":1.7")).expect("a call");
+        assert_eq!(length(&bytes), Ok(Some(bytes.len())));
+        assert!(bytes.starts_with(&[b'l', CALL, NO_AUTO_START, 1, 9, 0, 0, 0, 3, 0, 0, 0]));
+        assert!(bytes.ends_with(b"\x04\0\0\0:1.7\0"));
+        let scope = Values::Scope { unit: "a.scope", pid: 7, about: "b", oom: OomPolicy::Continue };
+        for (values, signature) in
+            [(scope, "ssa(sv)a(sa(sv))"), (Values::Attach { unit: "a.scope", group: "/b", pid: 7 }, "ssau")]
+        {
+            let bytes = call(Target::Manager, "M", 1, values).expect("a call");
+            let field =
+                [&[8, 1, b'g', 0, u8::try_from(signature.len()).unwrap_or(0)], signature.as_bytes(), &[0]];
+            let field = field.concat();
+            assert!(bytes.windows(field.len()).any(|window| window == field), "{signature}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_are_too_odd_to_be_read() {
+        let whole = call(Target::Manager, "M", 1, Values::Attach { unit: "u", group: "/g", pid: 1 });
+        let whole = whole.expect("a call");
+        for end in 0..whole.len() {
+            // A part is none, and says so: as too few bytes, or as no message.
+            assert_ne!(length(&whole[..end]), Ok(Some(end)));
+            parse(&whole[..end]).ok();
+        }
+        for at in 0..whole.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = value;
+                length(&bytes).ok();
+                parse(&bytes).ok();
+            }
+        }
+        assert_eq!(length(&[0xff; 64]), Err(Malformed));
+        assert_eq!(length(&[b'l', 1, 0, 1, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]), Err(Malformed));
+    }
 }
