@@ -1,6 +1,7 @@
 //! From a policy and a host to the table of kernel calls. It must be pure: no I/O, equal input gives an equal plan.
 
 use crate::policy::Need;
+mod aide;
 mod arrive;
 mod asm;
 mod bind;
@@ -13,8 +14,6 @@ mod facts;
 mod gate;
 mod identity;
 mod init;
-#[cfg(feature = "systemd")]
-mod keeper;
 mod knob;
 mod landlock;
 mod mount;
@@ -28,6 +27,7 @@ mod tests;
 mod window;
 
 pub(crate) use self::landlock::{Known, LandlockPlan, PathPlan, RULE_NET_PORT, RULE_PATH_BENEATH};
+pub(crate) use aide::{Aide as AideTable, Duty, aide};
 pub(crate) use arrive::{Arrival, BATCH};
 pub(crate) use asm::{Cell, Code, Op};
 pub(crate) use capability::{SECUREBITS_LOCKED, name as capability_name};
@@ -39,8 +39,6 @@ pub use cgroup::{LimitRung, Strength};
 pub(crate) use compile::{BRIEF_SPAN, compile};
 pub(crate) use context::{Act, ActKind, Item, ItemKind, Recursive, SourceHow, SourcePlan};
 pub(crate) use identity::{IdPlan, MapWriter};
-#[cfg(feature = "systemd")]
-pub(crate) use keeper::{Keeper, keeper};
 pub(crate) use seccomp::{
     Attach, Listener, NATIVE, SECRET_ARGUMENT, compile as compile_program, compile_filter,
 };

@@ -20,7 +20,7 @@ use nix::sys::socket::{
 };
 
 use super::brief::Brief;
-use super::cgroup::Group;
+use super::cgroup::{FrozenBy, Group, Motion, Ward};
 use super::explain::Death;
 use super::request::Request;
 use super::signals::Blocked;
@@ -58,6 +58,8 @@ pub(crate) struct Parent {
     socket: OwnedFd,
     brief: Brief,
     group: Option<Arc<Group>>,
+    /// Who watches over it while it is frozen.
+    ward: Ward,
     reaped: Mutex<Option<Reaped>>,
     /// Whether it may go on without this process.
     detached: AtomicBool,
@@ -73,6 +75,7 @@ impl Parent {
             socket,
             brief,
             group: group.map(Arc::new),
+            ward: Ward::default(),
             reaped: Mutex::new(None),
             detached: AtomicBool::new(false),
             mounts: Mutex::new(None),
@@ -107,6 +110,14 @@ impl Parent {
     /// The same for those who may look at them after the child's end.
     pub(crate) fn shared_group(&self) -> Option<Arc<Group>> {
         self.group.clone()
+    }
+
+    /// Freezes or thaws its groups; `None` where there is none that can. What is frozen ends with this process all the same.
+    pub(crate) fn set_motion(&self, motion: Motion) -> Result<Option<FrozenBy>> {
+        match &self.group {
+            Some(group) => self.ward.set_motion(group, self.pidfd(), motion),
+            None => Ok(None),
+        }
     }
 
     pub(crate) fn brief(&self) -> &Brief {
@@ -187,6 +198,7 @@ impl Parent {
             group.mark_detached()?;
         }
         self.detached.store(true, Ordering::SeqCst);
+        self.ward.dismiss();
         self.brief.map().set_word(DETACHED, 1);
         Ok(())
     }
@@ -227,6 +239,7 @@ impl Parent {
         let now = sys::reap(&self.pidfd, Block::No).map_err(failed)?;
         if now != Reaped::Running {
             *seen = Some(now);
+            self.ward.dismiss();
             if let Some(group) = &self.group {
                 group.finish();
             }

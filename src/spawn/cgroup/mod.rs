@@ -19,6 +19,7 @@ mod systemd;
 #[path = "unbuilt.rs"]
 mod systemd;
 mod tally;
+mod ward;
 
 pub use control::FrozenBy;
 pub(crate) use control::Motion;
@@ -27,6 +28,7 @@ pub(crate) use stats::CpuFile;
 pub use stats::{CpuStats, IoStats, MemoryStats, Pressure, ProcessStats, Stall, Stats};
 pub(crate) use stop::set_motion as stop_tree;
 pub(crate) use tally::{Sheet, Tally};
+pub(super) use ward::Ward;
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};

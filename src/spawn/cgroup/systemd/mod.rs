@@ -5,38 +5,39 @@
 //! (systemd.scope(5)).
 
 mod bus;
-mod keeper;
 mod refusal;
 mod wire;
 
 pub(in crate::spawn) use refusal::ScopeRefused;
 
 use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::result::Result as StdResult;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 
 use self::bus::Bus;
-use self::keeper::Keeper;
 use self::refusal::{Why, is_absent};
 use self::wire::{Heard, OomPolicy, Target, Values};
 use super::files;
 use super::name;
 use crate::host::{Cgroups, MountTable, SystemdManager};
-use crate::plan::ScopePlace;
+use crate::machine::layout::FD_SOCKET;
+use crate::plan::{Duty, ScopePlace};
+use crate::spawn::aide::Aide;
+use crate::spawn::parent;
 
 /// How long a manager may take.
 const LIMIT: Duration = Duration::from_secs(5);
 /// How often the kernel is looked at meanwhile.
 const TICK: Duration = Duration::from_millis(10);
 /// How long a manager may be away, as it is while it executes itself anew.
-const ABSENCE: Duration = Duration::from_secs(2);
+const ABSENCE: Duration = Duration::from_secs(4);
 /// The group of the keeper below the scope: what holds groups holds no process (the kernel's admin-guide/cgroup-v2, "No
 /// Internal Process Constraint").
 const KEEPER: &str = "keeper";
@@ -59,6 +60,31 @@ pub(in crate::spawn) struct Scope {
     path: PathBuf,
     moves: Moves,
     keeper: Keeper,
+}
+
+/// The process that keeps a scope; it goes with this end of its socket, too.
+#[derive(Debug)]
+struct Keeper {
+    aide: Aide,
+    _socket: OwnedFd,
+}
+
+impl Keeper {
+    fn new(deadline: Instant) -> StdResult<Self, Why> {
+        let failed = |(call, errno)| Why::Keeper { call, errno };
+        let (ours, theirs) = parent::sockets()
+            .map_err(|error| failed(("socketpair", error.raw_os_error().unwrap_or(libc::EIO))))?;
+        let aide = Aide::new(Duty::Keep, &[(theirs.as_raw_fd(), FD_SOCKET)], deadline).map_err(failed)?;
+        Ok(Self { aide, _socket: ours })
+    }
+
+    fn pid(&self) -> i32 {
+        self.aide.pid()
+    }
+
+    fn lives(&self) -> bool {
+        self.aide.lives()
+    }
 }
 
 /// The scope of this process, and whose it is: a fork of the caller asks for its own.
@@ -101,15 +127,12 @@ impl Scope {
         format!("{} of the {}", self.unit, self.manager)
     }
 
-    /// Has the manager put a process into a group of the scope.
+    /// Has the manager put a process into a group of the scope. There is no rung below, so all of the time is its.
     pub(super) fn attach(&self, group: &str, pid: i32, deadline: Instant) -> StdResult<(), ScopeRefused> {
-        let until = limit(deadline);
-        let pid = pid.cast_unsigned();
-        let group = format!("/{group}");
-        let asked = Bus::connect(&self.address, until).and_then(|mut bus| {
-            let values = Values::Attach { unit: &self.unit, group: &group, pid };
-            let serial = bus.send(Target::Manager, "AttachProcessesToUnit", values)?;
-            bus.answer(serial)
+        let below = format!("/{group}");
+        let asked = Bus::connect(&self.address, deadline).and_then(|mut bus| {
+            let what = What::Attach { group, below: &below, pid };
+            Asked::new(&mut bus, &self.unit, what, deadline).wait()
         });
         asked.map(drop).map_err(|why| self.refused("AttachProcessesToUnit", why))
     }
@@ -136,9 +159,10 @@ fn start(place: &ScopePlace, deadline: Instant) -> StdResult<Scope, ScopeRefused
     let mut bus = Bus::connect(&place.address, until).map_err(|why| refused("Hello", why))?;
     // Where no scope comes of it the keeper ends, and what the manager does too late finds no process to move.
     let keeper = Keeper::new(until).map_err(|why| refused("keeper", why))?;
-    let mut asked =
-        Asked { bus: &mut bus, unit: &unit, keeper: &keeper, until, sent: Vec::new(), again: None };
-    let path = asked.wait().map_err(|why| refused("StartTransientUnit", why))?;
+    let about = format!("sandboxes of process {} (ringfence)", process::id());
+    let what = What::Scope { keeper: &keeper, about: &about };
+    let path =
+        Asked::new(&mut bus, &unit, what, until).wait().map_err(|why| refused("StartTransientUnit", why))?;
     let group = path.join(KEEPER);
     let failed = |call, error: &std::io::Error| {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -156,25 +180,40 @@ fn start(place: &ScopePlace, deadline: Instant) -> StdResult<Scope, ScopeRefused
     Ok(Scope { manager, address: place.address.clone(), unit, path, moves, keeper })
 }
 
-/// A scope that was asked for.
+/// What a manager is asked for.
+#[derive(Clone, Copy)]
+enum What<'a> {
+    /// A scope with the keeper in it.
+    Scope { keeper: &'a Keeper, about: &'a str },
+    /// That a process is put into a group of one.
+    Attach { group: &'a str, below: &'a str, pid: i32 },
+}
+
+/// Something that was asked for.
 struct Asked<'a> {
     bus: &'a mut Bus,
     unit: &'a str,
-    keeper: &'a Keeper,
+    what: What<'a>,
     until: Instant,
+    oom: OomPolicy,
     /// The calls that may still be answered.
     sent: Vec<u32>,
+    /// Who has answered.
+    sender: String,
     /// When to ask once more, and until when that makes sense.
     again: Option<(Instant, Instant)>,
 }
 
-impl Asked<'_> {
-    /// Waits until the kernel shows the keeper in the scope. The manager's word alone is not enough, nor is it needed: while it
-    /// executes itself anew its messages get lost.
+impl<'a> Asked<'a> {
+    fn new(bus: &'a mut Bus, unit: &'a str, what: What<'a>, until: Instant) -> Self {
+        let (oom, sent, sender) = (OomPolicy::Continue, Vec::new(), String::new());
+        Self { bus, unit, what, until, oom, sent, sender, again: None }
+    }
+
+    /// Waits until the kernel shows the process where it should be. The manager's word alone is not enough, nor is it needed:
+    /// while it executes itself anew its messages get lost.
     fn wait(&mut self) -> StdResult<PathBuf, Why> {
-        let mut oom = OomPolicy::Continue;
-        let mut sender = String::new();
-        self.ask(oom)?;
+        self.ask()?;
         loop {
             if let Some(path) = self.there()? {
                 return Ok(path);
@@ -185,74 +224,95 @@ impl Asked<'_> {
             }
             if self.again.is_some_and(|(when, _)| now >= when) {
                 self.again = self.again.map(|(_, end)| (end, end));
-                self.ask(oom)?;
+                self.ask()?;
             }
-            match self.bus.hear((now + TICK).min(self.until))? {
-                Some(Heard::Return { serial, sender: from, .. }) if self.sent.contains(&serial) => {
-                    sender = from
-                }
-                Some(Heard::Error { serial, name, text }) if self.sent.contains(&serial) => {
-                    oom = self.refusal(oom, name, text)?;
-                }
-                Some(Heard::JobRemoved { sender: from, unit, result })
-                    if from == sender && unit == self.unit =>
-                {
-                    self.job(result)?;
-                }
-                Some(_) | None => {}
+            if let Some(heard) = self.bus.hear((now + TICK).min(self.until))? {
+                self.heard(heard)?;
             }
         }
     }
 
-    fn ask(&mut self, oom: OomPolicy) -> StdResult<(), Why> {
-        let about = format!("sandboxes of process {} (ringfence)", process::id());
-        let pid = self.keeper.pid().cast_unsigned();
-        let values = Values::Scope { unit: self.unit, pid, about: &about, oom };
-        let serial = self.bus.send(Target::Manager, "StartTransientUnit", values)?;
+    fn heard(&mut self, heard: Heard) -> StdResult<(), Why> {
+        match heard {
+            Heard::Return { serial, sender, .. } if self.sent.contains(&serial) => {
+                self.sender = sender;
+                if matches!(self.what, What::Attach { .. }) { self.confirm() } else { Ok(()) }
+            }
+            Heard::Error { serial, name, text } if self.sent.contains(&serial) => self.refusal(name, text),
+            Heard::JobRemoved { sender, unit, result } if sender == self.sender && unit == self.unit => {
+                if result == "done" {
+                    self.confirm()
+                } else {
+                    Err(Why::Job(result))
+                }
+            }
+            Heard::Return { .. } | Heard::Error { .. } | Heard::JobRemoved { .. } | Heard::Other => Ok(()),
+        }
+    }
+
+    fn ask(&mut self) -> StdResult<(), Why> {
+        let unit = self.unit;
+        let (member, values) = match self.what {
+            What::Scope { keeper, about } => {
+                let pid = keeper.pid().cast_unsigned();
+                ("StartTransientUnit", Values::Scope { unit, pid, about, oom: self.oom })
+            }
+            What::Attach { below, pid, .. } => {
+                let pid = pid.cast_unsigned();
+                ("AttachProcessesToUnit", Values::Attach { unit, group: below, pid })
+            }
+        };
+        let serial = self.bus.send(Target::Manager, member, values)?;
         self.sent.push(serial);
         Ok(())
     }
 
-    /// What to do about an error: some are no end.
-    fn refusal(&mut self, oom: OomPolicy, name: String, text: String) -> StdResult<OomPolicy, Why> {
-        if oom == OomPolicy::Continue && text.contains("OOMPolicy") {
-            self.ask(OomPolicy::Unsaid)?;
-            return Ok(OomPolicy::Unsaid);
+    /// Some errors are no end.
+    fn refusal(&mut self, name: String, text: String) -> StdResult<(), Why> {
+        if self.oom == OomPolicy::Continue && text.contains("OOMPolicy") {
+            self.oom = OomPolicy::Unsaid;
+            return self.ask();
         }
         // An earlier call was carried out after all, by a manager that could not say so any more.
         if name.ends_with(".UnitExists") && self.sent.len() > 1 {
-            return Ok(oom);
+            return Ok(());
         }
         let now = Instant::now();
         let end = self.again.map_or(now + ABSENCE, |(_, end)| end);
         if is_absent(&name) && now < end {
             self.again = Some((now + 10 * TICK, end));
-            return Ok(oom);
+            return Ok(());
         }
         Err(Why::Answer { name, text })
     }
 
-    /// The job is over.
-    fn job(&self, result: String) -> StdResult<(), Why> {
-        if result != "done" {
-            return Err(Why::Job(result));
-        }
+    /// The manager says that it is done.
+    fn confirm(&self) -> StdResult<(), Why> {
         if self.there()?.is_some() {
             return Ok(());
         }
-        // The answer of the kernel comes from memory that the manager has written to before it spoke.
-        sleep(TICK);
-        let seen = fs::read_to_string(format!("/proc/{}/cgroup", self.keeper.pid())).unwrap_or_default();
-        if self.there()?.is_some() { Ok(()) } else { Err(Why::NotThere(seen.trim().to_owned())) }
+        let seen = fs::read_to_string(format!("/proc/{}/cgroup", self.pid())).unwrap_or_default();
+        Err(Why::NotThere(seen.trim().to_owned()))
     }
 
-    /// The scope's directory, once the keeper is in it.
-    fn there(&self) -> StdResult<Option<PathBuf>, Why> {
-        if !self.keeper.lives() {
-            return Err(Why::Keeper { call: "wait", errno: libc::ECHILD });
+    fn pid(&self) -> i32 {
+        match self.what {
+            What::Scope { keeper, .. } => keeper.pid(),
+            What::Attach { pid, .. } => pid,
         }
-        let own = directory_of(&self.keeper.pid().to_string());
-        Ok(own.filter(|path| path.file_name().is_some_and(|name| name == self.unit)))
+    }
+
+    /// The directory that the process is in, once it is the one that was asked for.
+    fn there(&self) -> StdResult<Option<PathBuf>, Why> {
+        let wanted = match self.what {
+            What::Scope { keeper, .. } if !keeper.lives() => {
+                return Err(Why::Keeper { call: "wait", errno: libc::ECHILD });
+            }
+            What::Scope { .. } => self.unit,
+            What::Attach { group, .. } => group,
+        };
+        let own = directory_of(&self.pid().to_string());
+        Ok(own.filter(|path| path.file_name().is_some_and(|name| name == wanted)))
     }
 }
 

@@ -1,53 +1,52 @@
-//! The process that keeps a scope: made like any child of the crate, from a tiny image, and ended by whoever drops it. It must
-//! not share the caller's memory for longer than a launch does.
+//! A tiny process beside the sandboxes: made like any child of the crate, from an image of a few pages, and ended by whoever
+//! drops it. It must not share the caller's memory for longer than a launch does.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::process;
 use std::result::Result as StdResult;
 use std::time::Instant;
 
-use super::refusal::Why;
+use super::parent;
+use super::request::Strings;
 use crate::host::Status;
 use crate::machine::image;
-use crate::machine::layout::{FD_CALLER, FD_FIRST_FREE, FD_SOCKET, MESSAGE};
+use crate::machine::layout::{FD_FIRST_FREE, FD_SOCKET, MESSAGE};
 use crate::machine::segment::Bases;
-use crate::plan::{CloseRange, Keeper as Table, Then, WindowInput, keeper, window};
+use crate::plan::{AideTable, CloseRange, Duty, Then, WindowInput, aide, window};
 use crate::policy::Init;
-use crate::spawn::parent;
-use crate::spawn::request::Strings;
 use crate::sys::{self, Block, CloneHow, Cloned};
 
-/// One keeper.
+/// One of them.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct Aide {
     child: Cloned,
     /// Whose child it is.
     maker: u32,
-    /// It goes with this end.
-    _socket: OwnedFd,
 }
 
 type Failed = (&'static str, i32);
 
-impl Keeper {
-    /// Makes one.
-    pub(super) fn new(deadline: Instant) -> StdResult<Self, Why> {
-        make(deadline).map_err(|(call, errno)| Why::Keeper { call, errno })
+impl Aide {
+    /// Makes one, with these descriptors at these numbers, below [`FD_FIRST_FREE`].
+    pub(super) fn new(duty: Duty, fds: &[(RawFd, i32)], deadline: Instant) -> StdResult<Self, Failed> {
+        make(duty, fds, deadline)
     }
 
+    #[cfg(feature = "systemd")]
     pub(super) fn pid(&self) -> i32 {
         self.child.pid
     }
 
+    #[cfg(feature = "systemd")]
     pub(super) fn lives(&self) -> bool {
         matches!(sys::poll_fd(self.child.pidfd.as_fd(), 0), Ok(false))
     }
 }
 
-impl Drop for Keeper {
+impl Drop for Aide {
     fn drop(&mut self) {
-        // A fork of the caller has a copy of this value, and the keeper is not its to end.
+        // A fork of the caller has a copy of this value, and the process is not its to end.
         if self.maker != process::id() {
             return;
         }
@@ -76,15 +75,14 @@ fn close_range() -> CloseRange {
     }
 }
 
-fn make(deadline: Instant) -> StdResult<Keeper, Failed> {
+fn make(duty: Duty, fds: &[(RawFd, i32)], deadline: Instant) -> StdResult<Aide, Failed> {
     let close_range = close_range();
-    let table = keeper(Table { close_range, fd_end: fd_end() });
-    let (ours, theirs) = socket_pair()?;
+    let table = aide(AideTable { duty, close_range, fd_end: fd_end() });
     let caller = sys::open_pidfd(process::id().cast_signed()).map_err(|errno| ("pidfd_open", errno))?;
     let null = open_null()?;
     let image = sys::MACHINE
         .map(|machine| sys::executable_memfd(&image::build(machine, sys::machine_text(), &table.segment)));
-    let strings = (Strings::new(vec![c"ringfence-keep".to_owned()]), Strings::new(Vec::new()));
+    let strings = (Strings::new(vec![c"ringfence-aide".to_owned()]), Strings::new(Vec::new()));
     // No row of the table looks at the brief, but progress is recorded in one.
     let record = sys::Buffer::new(usize::try_from(MESSAGE).unwrap_or(4096));
     let mut copy = sys::Buffer::new(table.segment.len());
@@ -103,9 +101,11 @@ fn make(deadline: Instant) -> StdResult<Keeper, Failed> {
         Some(Err(_)) | None => (Then::Copy { entry }, 0),
     };
     let mut place: Vec<_> = (0..3).map(|number| (null.as_raw_fd(), number)).collect();
-    place.push((theirs.as_raw_fd(), FD_SOCKET));
     // Every number that the window does not close.
-    place.extend((FD_SOCKET + 1..FD_FIRST_FREE).map(|number| (caller.as_raw_fd(), number)));
+    place.extend((FD_SOCKET..FD_FIRST_FREE).map(|number| {
+        let given = fds.iter().find(|(_, to)| *to == number);
+        (given.map_or(caller.as_raw_fd(), |(fd, _)| *fd), number)
+    }));
     let window = window(&WindowInput { place: &place, free: FD_FIRST_FREE, close_range, then });
     let mut memory = sys::Buffer::new(window.segment.len());
     let bases = Bases { image: 0, brief: record.address(), tail: 0, window: memory.address() };
@@ -117,7 +117,7 @@ fn make(deadline: Instant) -> StdResult<Keeper, Failed> {
     let at = (rows, record.address());
     let child = clone(flags, at, deadline)?;
     drop((memory, copy, record, strings));
-    Ok(Keeper { child, maker: process::id(), _socket: ours })
+    Ok(Aide { child, maker: process::id() })
 }
 
 fn clone(flags: u64, at: (u64, u64), deadline: Instant) -> StdResult<Cloned, Failed> {
@@ -126,10 +126,6 @@ fn clone(flags: u64, at: (u64, u64), deadline: Instant) -> StdResult<Cloned, Fai
         Err(libc::ENOSYS) => by(CloneHow::Clone).map_err(|errno| ("clone", errno)),
         cloned => cloned.map_err(|errno| ("clone3", errno)),
     }
-}
-
-fn socket_pair() -> StdResult<(OwnedFd, OwnedFd), Failed> {
-    parent::sockets().map_err(|error| ("socketpair", error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
 fn open_null() -> StdResult<OwnedFd, Failed> {
@@ -142,5 +138,3 @@ fn open_null() -> StdResult<OwnedFd, Failed> {
     }
     sys::duplicate(fd.as_raw_fd(), 3).map_err(|errno| ("fcntl", errno))
 }
-
-const _: () = assert!(FD_CALLER > FD_SOCKET && FD_CALLER < FD_FIRST_FREE);
