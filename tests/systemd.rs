@@ -74,7 +74,9 @@ mod tests {
         }};
     }
 
+    /// With time for a manager that is slow: executing itself anew takes one many seconds under emulation.
     fn build(builder: &Builder, host: &Host) -> Sandbox {
+        let builder = builder.clone().setup_timeout(Duration::from_secs(60));
         Sandbox::new(builder.policy().unwrap(), host.clone()).unwrap()
     }
 

@@ -32,8 +32,8 @@ use crate::plan::{Duty, ScopePlace};
 use crate::spawn::aide::Aide;
 use crate::spawn::parent;
 
-/// How long a manager may take.
-const LIMIT: Duration = Duration::from_secs(5);
+/// How long a manager may take at most: half of what the launch has left, and no more than this.
+const LIMIT: Duration = Duration::from_secs(30);
 /// How often the kernel is looked at meanwhile.
 const TICK: Duration = Duration::from_millis(10);
 /// How long a manager may be away, as it is while it executes itself anew.
@@ -202,12 +202,14 @@ struct Asked<'a> {
     sender: String,
     /// When to ask once more, and until when that makes sense.
     again: Option<(Instant, Instant)>,
+    /// What was heard last that was no end.
+    last: Option<Why>,
 }
 
 impl<'a> Asked<'a> {
     fn new(bus: &'a mut Bus, unit: &'a str, what: What<'a>, until: Instant) -> Self {
         let (oom, sent, sender) = (OomPolicy::Continue, Vec::new(), String::new());
-        Self { bus, unit, what, until, oom, sent, sender, again: None }
+        Self { bus, unit, what, until, oom, sent, sender, again: None, last: None }
     }
 
     /// Waits until the kernel shows the process where it should be. The manager's word alone is not enough, nor is it needed:
@@ -220,7 +222,7 @@ impl<'a> Asked<'a> {
             }
             let now = Instant::now();
             if now >= self.until {
-                return Err(Why::NoAnswer);
+                return Err(self.last.take().unwrap_or(Why::NoAnswer));
             }
             if self.again.is_some_and(|(when, _)| now >= when) {
                 self.again = self.again.map(|(_, end)| (end, end));
@@ -281,6 +283,7 @@ impl<'a> Asked<'a> {
         let end = self.again.map_or(now + ABSENCE, |(_, end)| end);
         if is_absent(&name) && now < end {
             self.again = Some((now + 10 * TICK, end));
+            self.last = Some(Why::Answer { name, text });
             return Ok(());
         }
         Err(Why::Answer { name, text })
