@@ -19,6 +19,7 @@ use super::status::CapabilitySets;
 use super::status::SeccompMode;
 use super::subid::Subordinate;
 use super::sysctl::Sysctl;
+use super::systemd::Systemd;
 
 /// CAP_CHECKPOINT_RESTORE, the last capability since Linux 5.9.
 const LAST_CAPABILITY: u32 = 40;
@@ -71,6 +72,7 @@ impl Host {
             key_usage: None,
             landlock_abi: Some(LANDLOCK_ABI),
             cgroups: delegated(),
+            systemd: Systemd::NotBuilt,
         }
     }
 
@@ -249,6 +251,13 @@ impl Host {
     #[must_use]
     pub fn with_cgroups(mut self, cgroups: Cgroups) -> Self {
         self.cgroups = cgroups;
+        self
+    }
+
+    /// With this to be had of systemd.
+    #[must_use]
+    pub fn with_systemd(mut self, systemd: Systemd) -> Self {
+        self.systemd = systemd;
         self
     }
 

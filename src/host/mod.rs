@@ -23,6 +23,7 @@ mod security;
 mod status;
 mod subid;
 mod sysctl;
+mod systemd;
 #[cfg(test)]
 mod tests;
 
@@ -61,6 +62,7 @@ pub use status::Status;
 pub use subid::IdRange;
 pub use subid::Subordinate;
 pub use sysctl::Sysctl;
+pub use systemd::{Systemd, SystemdManager};
 
 /// What this machine, and this caller on it, can do.
 ///
@@ -93,6 +95,7 @@ pub struct Host {
     key_usage: Option<KeyUsage>,
     landlock_abi: Option<u32>,
     cgroups: Cgroups,
+    systemd: Systemd,
 }
 
 impl Host {
@@ -241,6 +244,12 @@ impl Host {
     #[must_use]
     pub fn cgroups(&self) -> &Cgroups {
         &self.cgroups
+    }
+
+    /// What systemd can do for the caller, with the feature `systemd`.
+    #[must_use]
+    pub fn systemd(&self) -> &Systemd {
+        &self.systemd
     }
 
     /// What the caller's user uses of its key quota.

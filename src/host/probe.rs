@@ -31,6 +31,7 @@ use super::security::Sources;
 use super::status::Status;
 use super::subid;
 use super::sysctl;
+use super::systemd::Systemd;
 
 impl Host {
     /// Looks at this machine and at the calling thread: some forty small files and fifteen system calls that have no
@@ -80,6 +81,7 @@ impl Host {
             key_usage: read::text("/proc/key-users")
                 .and_then(|text| process_limit::key_usage(&text, identity.uid.real)),
             landlock_abi: landlock_abi().ok(),
+            systemd: Systemd::probe(identity.uid.effective),
             cgroups: Cgroups::probe(cgroup.as_deref(), mounts.as_ref()),
             mounts,
             host_root: host_root(identity.uid.effective),

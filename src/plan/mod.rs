@@ -1,6 +1,7 @@
 //! From a policy and a host to the table of kernel calls. It must be pure: no I/O, equal input gives an equal plan.
 
 use crate::policy::Need;
+mod aide;
 mod arrive;
 mod asm;
 mod bind;
@@ -30,12 +31,13 @@ mod tests;
 mod window;
 
 pub(crate) use self::landlock::{Known, LandlockPlan, PathPlan, RULE_FOR, RULE_NET_PORT, RULE_PATH_BENEATH};
+pub(crate) use aide::{Aide as AideTable, Duty, aide};
 pub(crate) use arrive::{Arrival, BATCH};
 pub(crate) use asm::{Cell, Code, Op};
 pub(crate) use capability::{SECUREBITS_LOCKED, name as capability_name};
 pub(crate) use cgroup::{
-    Deed, GroupPlan, Join, LegacyPlace, LimitPlan, Shows, UnifiedPlace, When, Write, device_instructions,
-    legacy, unified,
+    Deed, GroupPlan, Join, LegacyPlace, LimitPlan, ScopePlace, Shows, UnifiedPlace, When, Write,
+    device_instructions, legacy, unified,
 };
 pub use cgroup::{LimitRung, Strength};
 pub(crate) use closure::{ClosureTail, LookedInto, filter_errno};

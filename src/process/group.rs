@@ -49,11 +49,11 @@ impl Child {
     /// Stops the whole tree, and returns once it stands still, with what holds it. With a group of cgroup v2 or v1 it is the
     /// kernel's freezer; without one SIGSTOP, which is approximate.
     ///
-    /// The freezer holds the sandbox's init too: if the caller dies meanwhile, the frozen tree stays until the next sandbox
-    /// of the application sweeps it.
+    /// The freezer holds the sandbox's init too, which then cannot see the caller's end: so while the tree is frozen, a process
+    /// called `ringfence-ward` stands beside it, which sees that and ends the tree.
     ///
     /// # Errors
-    /// Where the kernel refuses, or has not carried it out within 5 s.
+    /// Where the kernel refuses, or has not carried it out within 5 s; where that process cannot be made.
     pub fn freeze(&self) -> Result<FrozenBy> {
         self.set_motion(Motion::Frozen)
     }
@@ -72,9 +72,7 @@ impl Child {
             let error = Error::new(ErrorKind::Process, Step::Cgroup, "child");
             return Err(error.call("pidfd", libc::ESRCH).detail("the sandbox has ended"));
         }
-        if let Some(group) = parent.group()
-            && let Some(by) = group.set_motion(motion)?
-        {
+        if let Some(by) = parent.set_motion(motion)? {
             return Ok(by);
         }
         Ok(stop_tree(parent.pid(), self.running.program, motion))

@@ -350,7 +350,7 @@ fn start(
     }
     let free = place.iter().map(|(_, to)| to + 1).max().unwrap_or(0).max(plan.passed_at);
     super::parent::note_descriptors(&brief, free);
-    let group = plan.group.as_ref().map(Group::make).transpose()?;
+    let group = plan.group.as_ref().map(|plan| Group::make(plan, deadline)).transpose()?;
     let how = cgroup::clone_how(&fence.host, plan, group.as_ref());
     let namespaces = u64::from(plan.cloned().bits());
     let report = request.body.is_some().then(fork::report).transpose()?;
@@ -395,7 +395,7 @@ fn confine(
 ) -> Result<(Enforcement, i32)> {
     let plan = &compiled.plan;
     if let Some(site) = site {
-        site.admit(plan, parent)?;
+        site.admit(plan, parent, deadline)?;
     } else if plan.ids.needs_caller() {
         map::write(&plan.ids, parent.pid(), parent.brief().map(), &fence.host).map_err(|error| {
             let causes = causes(Step::IdMap, error.raw_os_error().unwrap_or(0), &fence.host, plan.set);
@@ -403,7 +403,7 @@ fn confine(
         })?;
     }
     if let (Some(group), Some(plan)) = (parent.group(), &plan.group) {
-        group.join(plan.join, parent.pid())?;
+        group.join(plan.join, parent.pid(), deadline)?;
     }
     if plan.waits() {
         parent.tell(Message::Go)?;

@@ -2,6 +2,7 @@
 //! outlives an `Err`, and no descriptor leaks on any path.
 
 mod act;
+mod aide;
 mod attempt;
 mod brief;
 mod cgroup;

@@ -20,7 +20,7 @@ use nix::sys::socket::{
 };
 
 use super::brief::Brief;
-use super::cgroup::{Group, end_tree};
+use super::cgroup::{FrozenBy, Group, Motion, Ward, end_tree};
 use super::explain::Death;
 use super::request::{Request, When};
 use super::signals::Blocked;
@@ -61,6 +61,8 @@ pub(crate) struct Parent {
     socket: Option<OwnedFd>,
     brief: Arc<Brief>,
     group: Option<Arc<Group>>,
+    /// Who watches over it while it is frozen.
+    ward: Ward,
     reaped: Mutex<Option<Reaped>>,
     /// Whether it may go on without this process.
     detached: AtomicBool,
@@ -82,6 +84,7 @@ impl Parent {
             socket: Some(socket),
             brief: Arc::new(brief),
             group: group.map(Arc::new),
+            ward: Ward::default(),
             reaped: Mutex::new(None),
             detached: AtomicBool::new(false),
             attended: AtomicI32::new(0),
@@ -99,6 +102,7 @@ impl Parent {
             socket: None,
             brief: Arc::clone(&server.brief),
             group: None,
+            ward: Ward::default(),
             reaped: Mutex::new(None),
             detached: AtomicBool::new(false),
             attended: AtomicI32::new(0),
@@ -156,6 +160,14 @@ impl Parent {
     /// The same for those who may look at them after the child's end.
     pub(crate) fn shared_group(&self) -> Option<Arc<Group>> {
         self.group.clone()
+    }
+
+    /// Freezes or thaws its groups; `None` where there is none that can. What is frozen ends with this process all the same.
+    pub(crate) fn set_motion(&self, motion: Motion) -> Result<Option<FrozenBy>> {
+        match &self.group {
+            Some(group) => self.ward.set_motion(group, self.pidfd(), motion),
+            None => Ok(None),
+        }
     }
 
     pub(crate) fn brief(&self) -> &Brief {
@@ -242,6 +254,7 @@ impl Parent {
             group.mark_detached()?;
         }
         self.detached.store(true, Ordering::SeqCst);
+        self.ward.dismiss();
         self.brief.map().set_word(DETACHED, 1);
         Ok(())
     }
@@ -299,6 +312,7 @@ impl Parent {
         };
         if now != Reaped::Running {
             *seen = Some(now);
+            self.ward.dismiss();
             if let Some(group) = &self.group {
                 group.finish();
             }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
@@ -176,7 +177,7 @@ impl Site {
     }
 
     /// The caller's part, while the child waits at its gate: the sandbox's ids, what its rules are for, its groups.
-    pub(super) fn admit(&self, plan: &Plan, parent: &Parent) -> Result<()> {
+    pub(super) fn admit(&self, plan: &Plan, parent: &Parent, deadline: Instant) -> Result<()> {
         let map = parent.brief().map();
         if let Some((uid, gid)) = plan.ids.chosen(self.init) {
             map.set_word(HOST_UID, u64::from(uid));
@@ -188,7 +189,7 @@ impl Site {
                 map.set_word(at + 8, *device);
             }
         }
-        self.group.as_ref().map_or(Ok(()), |group| group.join(Join::Attach, parent.pid()))
+        self.group.as_ref().map_or(Ok(()), |group| group.join(Join::Attach, parent.pid(), deadline))
     }
 
     /// Compares what the kernel shows of the confined child with the sandbox that it joined.

@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 use std::result::Result as StdResult;
 
 use super::lower::{self, Lowered};
-use super::{Deed, GroupPlan, Join, LegacyPlace, LimitPlan, LimitRung, Rung, Strength, UnifiedPlace, When};
+use super::scope;
+use super::{
+    Deed, GroupPlan, Join, LegacyPlace, LimitPlan, LimitRung, Rung, ScopePlace, Strength, UnifiedPlace, When,
+};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::host::{Answer, Cgroups, Features, Host, KernelVersion, LEAF, UnifiedGroup};
+use crate::host::{Answer, Cgroups, Features, Host, KernelVersion, LEAF, SystemdManager, UnifiedGroup};
 use crate::policy::{Cgroup, GroupLimit, Need, OwnGroup, Policy, Resource, Wanted};
 
 /// Hierarchies of version 1 that count something, for a group that was asked for as such.
@@ -25,13 +28,15 @@ pub(in crate::plan) fn choose(policy: &Policy, host: &Host) -> Result<Option<Gro
     let cgroups = host.cgroups();
     named_parents(wanted, cgroups)?;
     let needed = needed(wanted);
-    let place = unified_parent(wanted, cgroups, &needed);
+    let mut place = unified_parent(wanted, cgroups, &needed);
+    let manager = scope::manager(wanted, host);
     let memory = wanted.memory();
     let mut limits = Vec::new();
     for Wanted { value, need } in &wanted.limits {
+        let in_scope = manager.as_ref().map_err(Clone::clone).and_then(|_| lower::unified(value));
         let rungs = vec![
             of(LimitRung::CgroupV2, in_unified(value, &place)),
-            of(LimitRung::Systemd, Err("not built in".into())),
+            of(LimitRung::Systemd, in_scope),
             of(LimitRung::CgroupV1, in_legacy(value, memory, wanted, cgroups)),
             of(LimitRung::ResourceLimit, by_resource(value, policy)),
         ];
@@ -42,39 +47,65 @@ pub(in crate::plan) fn choose(policy: &Policy, host: &Host) -> Result<Option<Gro
     for plan in &limits {
         possible(plan)?;
     }
-    let legacy = legacy_places(&limits, wanted, cgroups, &place);
+    if place.is_ok()
+        && let Some(plan) = scope::wants(&limits)
+    {
+        let why = format!("a group of the caller's own cannot hold {}", plan.limit);
+        scope::pass_over(&mut limits, &why);
+        place = Err(why);
+    }
+    let accounts = if wanted.group.is_some() { &ENABLED[..] } else { &[] };
+    let scope = manager.as_ref().ok().map(|manager| scope::place(*manager, &limits, accounts));
+    let legacy = legacy_places(&limits, wanted, cgroups, (&place, scope.as_ref()));
     let (unified, no_unified) = match place {
         Ok(place) => (Some(enabling(place, &limits, wanted)), None),
         Err(why) => (None, Some(why)),
     };
     let group = wanted.group.map(|wanted| wanted.need);
-    let metered = |place: &LegacyPlace| place.controllers.iter().any(|name| name == "cpuacct");
-    if unified.is_none() && wanted.meter == Some(Need::Required) && !legacy.iter().any(metered) {
-        let why = no_unified.as_deref().unwrap_or_default();
-        let error = Error::new(ErrorKind::Unsupported, Step::Clocks, "cpu_time()");
-        return Err(error.detail(format!(
-            "no group can count it: cgroup v2: {why}; cgroup v1: no hierarchy with cpuacct that can be used; prefer() takes \
-             what can be had without"
-        )));
+    if unified.is_none() && scope.is_none() {
+        let why = (no_unified.as_deref().unwrap_or_default(), manager.err().unwrap_or_default());
+        nowhere(wanted, &legacy, &why)?;
     }
-    if unified.is_none() && legacy.is_empty() && group == Some(Need::Required) {
-        let why = no_unified.unwrap_or_default();
-        let error = Error::new(ErrorKind::Unsupported, Step::Cgroup, "a group of its own");
-        return Err(error.detail(format!("cgroup v2: {why}; cgroup v1: no hierarchy that can be used")));
-    }
-    let join = join(host, &limits, unified.as_ref(), &legacy);
-    Ok(Some(GroupPlan { limits, group, unified, legacy, join, own: wanted.own, no_unified }))
+    let join = join(host, &limits, (unified.as_ref(), scope.as_ref()), &legacy);
+    Ok(Some(GroupPlan { limits, group, unified, scope, legacy, join, own: wanted.own, no_unified }))
 }
 
-fn join(host: &Host, limits: &[LimitPlan], unified: Option<&UnifiedPlace>, legacy: &[LegacyPlace]) -> Join {
-    let (unified, legacy) = (unified.is_some(), !legacy.is_empty());
+/// What was asked for beside limits, where there is no group of version 2.
+fn nowhere(wanted: &Cgroup, legacy: &[LegacyPlace], (unified, systemd): &(&str, String)) -> Result<()> {
+    let metered = |place: &LegacyPlace| place.controllers.iter().any(|name| name == "cpuacct");
+    if wanted.meter == Some(Need::Required) && !legacy.iter().any(metered) {
+        let error = Error::new(ErrorKind::Unsupported, Step::Clocks, "cpu_time()");
+        return Err(error.detail(format!(
+            "no group can count it: cgroup v2: {unified}; systemd scope: {systemd}; cgroup v1: no hierarchy with cpuacct that \
+             can be used; prefer() takes what can be had without"
+        )));
+    }
+    if legacy.is_empty() && wanted.group.is_some_and(|group| group.need == Need::Required) {
+        let error = Error::new(ErrorKind::Unsupported, Step::Cgroup, "a group of its own");
+        return Err(error.detail(format!(
+            "cgroup v2: {unified}; systemd scope: {systemd}; cgroup v1: no hierarchy that can be used"
+        )));
+    }
+    Ok(())
+}
+
+fn join(
+    host: &Host,
+    limits: &[LimitPlan],
+    (unified, scope): (Option<&UnifiedPlace>, Option<&ScopePlace>),
+    legacy: &[LegacyPlace],
+) -> Join {
+    let in_unified = unified.is_some() || scope.is_some();
+    // The user's manager is not above the caller's own group, so the caller may have to ask it to move the child.
+    let asked = scope.is_some_and(|scope| scope.manager == SystemdManager::User);
+    let late = asked || !legacy.is_empty();
     let features = host.features();
     // Before Linux 6.4 (42a11bf5c543, taken back to some older ones) a child that is made in a group keeps its parent's CPUs.
     let cpuset = |plan: &LimitPlan| matches!(plan.limit, GroupLimit::Cpus(_) | GroupLimit::Mems(_));
     let keeps = host.kernel() < KernelVersion::new(6, 4, 0) && limits.iter().any(cpuset);
-    let into = unified && !keeps && features.contains(Features::CLONE3 | Features::CLONE_INTO_CGROUP);
-    match (into, unified || legacy) {
-        (true, _) if legacy => Join::CloneAndAttach,
+    let into = in_unified && !keeps && features.contains(Features::CLONE3 | Features::CLONE_INTO_CGROUP);
+    match (into, in_unified || !legacy.is_empty()) {
+        (true, _) if late => Join::CloneAndAttach,
         (true, _) => Join::Clone,
         (false, true) => Join::Attach,
         (false, false) => Join::Nowhere,
@@ -272,8 +303,9 @@ fn legacy_places(
     limits: &[LimitPlan],
     wanted: &Cgroup,
     cgroups: &Cgroups,
-    unified: &StdResult<Parent<'_>, Reason>,
+    (unified, scope): (&StdResult<Parent<'_>, Reason>, Option<&ScopePlace>),
 ) -> Vec<LegacyPlace> {
+    let unified = unified.is_ok() || scope.is_some();
     let mut uses: Vec<(&str, When)> = Vec::new();
     for plan in limits {
         for (index, (rung, deed)) in plan.usable().enumerate() {
@@ -285,11 +317,11 @@ fn legacy_places(
     if wanted.group.is_some() {
         uses.extend(ACCOUNTS.iter().map(|name| (*name, When::Always)));
     }
-    if unified.is_err() && wanted.meter.is_some() {
+    if !unified && wanted.meter.is_some() {
         uses.push(("cpuacct", When::Always));
     }
     // Version 2 freezes and kills by itself.
-    if unified.is_err() {
+    if !unified {
         uses.push(("freezer", When::Always));
     }
     let mut places: Vec<LegacyPlace> = Vec::new();

@@ -4,6 +4,7 @@
 mod choose;
 mod device;
 mod lower;
+mod scope;
 
 pub(super) use choose::choose;
 pub(crate) use device::device_instructions;
@@ -13,6 +14,7 @@ use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 use std::result::Result as StdResult;
 
+use crate::host::SystemdManager;
 use crate::policy::{CpuSet, DeviceRule, GroupLimit, Need, OwnGroup, Resource};
 
 /// How a limit holds.
@@ -141,6 +143,16 @@ pub(crate) struct UnifiedPlace {
     pub(crate) enable: Vec<&'static str>,
 }
 
+/// Who makes the scope in which the group of version 2 is made, where the caller has no group to divide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ScopePlace {
+    pub(crate) manager: SystemdManager,
+    /// The address of its bus.
+    pub(crate) address: String,
+    /// Controllers that have to be enabled in the scope.
+    pub(crate) enable: Vec<&'static str>,
+}
+
 /// Where the group of one hierarchy of version 1 is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LegacyPlace {
@@ -181,6 +193,8 @@ pub(crate) struct GroupPlan {
     /// Whether a group as such was asked for.
     pub(crate) group: Option<Need>,
     pub(crate) unified: Option<UnifiedPlace>,
+    /// Where it is made if there is no such place, or the kernel refuses it.
+    pub(crate) scope: Option<ScopePlace>,
     pub(crate) legacy: Vec<LegacyPlace>,
     pub(crate) join: Join,
     pub(crate) own: OwnGroup,
@@ -196,6 +210,17 @@ impl Display for GroupPlan {
             writeln!(f, "# the caller makes a group in {:?}, which {how}", place.parent)?;
             if !place.enable.is_empty() {
                 writeln!(f, "# the caller enables {} there", place.enable.join(", "))?;
+            }
+        }
+        if let Some(place) = &self.scope {
+            let when = if self.unified.is_some() { ", if that one is refused" } else { "" };
+            writeln!(
+                f,
+                "# the caller makes a group in a scope of the {} at {:?}{when}",
+                place.manager, place.address
+            )?;
+            if !place.enable.is_empty() {
+                writeln!(f, "# the caller enables {} in the scope", place.enable.join(", "))?;
             }
         }
         for place in &self.legacy {

@@ -1,5 +1,6 @@
 //! Limits of a tree on hosts made by hand: which rungs there are, where groups are made, and what the child does about it.
 
+use std::result::Result as StdResult;
 use std::time::Duration;
 
 use super::super::Plan;
@@ -8,7 +9,10 @@ use super::super::compile;
 use super::explore::{Errnos, explore, variants};
 use super::launch::Launch;
 use crate::error::Result;
-use crate::host::{Answer, Cgroups, Features, Host, KernelVersion, Legacy, Unified, UnifiedGroup};
+use crate::host::{
+    Answer, Cgroups, Features, Host, KernelVersion, Legacy, Systemd, SystemdManager, Unified, UnifiedGroup,
+};
+use crate::plan::{Deed, GroupPlan, LimitRung};
 use crate::policy::{
     Builder, CpuQuota, CpuSet, DeviceNumber, DeviceRule, GroupLimit, IoMax, Namespaces, Policy, Wanted,
     prefer,
@@ -83,6 +87,49 @@ fn legacy_of_others() -> Cgroups {
     Cgroups { unified: None, legacy: version_1(Answer::No) }
 }
 
+fn manager(manager: SystemdManager) -> Systemd {
+    let address = match manager {
+        SystemdManager::System => "unix:path=/run/dbus/system_bus_socket",
+        SystemdManager::User => "unix:path=/run/user/1000/bus",
+    };
+    Systemd::Manager { manager, address: address.to_owned() }
+}
+
+/// A user who has logged in: the session is the machine's manager's.
+fn login() -> Cgroups {
+    let mut cgroups = session();
+    for group in cgroups.unified.iter_mut().flat_map(|unified| &mut unified.groups) {
+        group.access = Answer::No;
+    }
+    cgroups
+}
+
+/// A delegated subtree, without this controller.
+fn without(controller: &str) -> Cgroups {
+    let mut cgroups = Host::ideal().cgroups().clone();
+    for group in cgroups.unified.iter_mut().flat_map(|unified| &mut unified.groups) {
+        group.controllers.retain(|name| name != controller);
+        group.enabled.retain(|name| name != controller);
+    }
+    cgroups
+}
+
+fn hosts_with_systemd() -> Vec<(&'static str, Host)> {
+    let (user, system) = (manager(SystemdManager::User), manager(SystemdManager::System));
+    let root = || Host::ideal().with_root().with_systemd(system.clone());
+    let looked_at = "/run/user/1000/bus".to_owned();
+    let no_bus = Systemd::NoBus { manager: SystemdManager::User, looked_at };
+    vec![
+        ("a_session_of_root_with_systemd", root().with_cgroups(session())),
+        ("a_login_with_a_user_manager", Host::ideal().with_cgroups(login()).with_systemd(user.clone())),
+        ("a_login_without_a_bus", Host::ideal().with_cgroups(login()).with_systemd(no_bus)),
+        ("a_delegated_subtree_with_systemd", Host::ideal().with_systemd(user)),
+        ("a_hybrid_host_with_systemd", root().with_cgroups(hybrid())),
+        ("version_1_alone_with_systemd", root().with_cgroups(legacy())),
+        ("a_container_without_systemd", Host::ideal().with_cgroups(login()).with_systemd(Systemd::NotBooted)),
+    ]
+}
+
 fn hosts() -> Vec<(&'static str, Host)> {
     let root = || Host::ideal().with_root();
     vec![
@@ -139,12 +186,90 @@ pub(super) fn goldens() -> Vec<(String, String)> {
         Ok(plan) => plan.group.expect("a group").to_string(),
         Err(error) => format!("{error:#}\n"),
     };
-    hosts().iter().map(|(name, host)| (format!("limits_of_a_tree_in_{name}"), text(host))).collect()
+    let hosts = hosts().into_iter().chain(hosts_with_systemd());
+    hosts.map(|(name, host)| (format!("limits_of_a_tree_in_{name}"), text(&host))).collect()
 }
 
 fn join(builder: &Builder, host: &Host) -> Join {
     let policy = builder.policy().expect("a policy");
     plan(&policy, host).expect("a plan").group.expect("a group").join
+}
+
+fn group_plan(builder: &Builder, host: &Host) -> GroupPlan {
+    let policy = builder.policy().expect("a policy");
+    plan(&policy, host).expect("a plan").group.expect("a group")
+}
+
+fn deed(plan: &GroupPlan, rung: LimitRung) -> StdResult<Deed, String> {
+    let rungs = &plan.limits.first().expect("a limit").rungs;
+    rungs.iter().find(|other| other.rung == rung).expect("a rung").deed.clone()
+}
+
+#[test]
+fn a_scope_comes_after_a_group_of_ones_own_and_before_version_1() {
+    let order = |plan: &GroupPlan| plan.limits[0].rungs.iter().map(|rung| rung.rung).collect::<Vec<_>>();
+    let ladder = [LimitRung::CgroupV2, LimitRung::Systemd, LimitRung::CgroupV1, LimitRung::ResourceLimit];
+    for (name, host) in hosts().into_iter().chain(hosts_with_systemd()) {
+        assert_eq!(order(&group_plan(&Builder::default().processes(prefer(5)), &host)), ladder, "{name}");
+    }
+}
+
+#[test]
+fn a_required_limit_is_left_to_a_scope_where_the_callers_own_group_cannot_hold_it() {
+    let host = |cgroups| Host::ideal().with_cgroups(cgroups).with_systemd(manager(SystemdManager::User));
+    let both = |memory, cpus| Builder::default().memory(memory).cpus(cpus);
+    let (memory, cpus) = (Wanted::from(64 << 20), Wanted::from(CpuSet::from([0])));
+    // All is in the group of the caller's own: a scope would be asked for only if the kernel refused that.
+    let own = group_plan(&both(memory.clone(), cpus.clone()), &host(Host::ideal().cgroups().clone()));
+    assert!(own.unified.is_some() && own.scope.is_some());
+    // One that is required is not: both go to the scope, as all processes are in one group.
+    let scope = group_plan(&both(memory.clone(), cpus.clone()), &host(without("cpuset")));
+    assert_eq!(scope.unified, None);
+    assert_eq!(scope.scope.as_ref().expect("a scope").enable, ["cpuset", "memory"]);
+    assert!(deed(&scope, LimitRung::CgroupV2).is_err_and(|why| why.contains("cannot hold cpus=0")));
+    // One that is preferred is not: the others stay.
+    let preferred = group_plan(&both(memory, prefer(CpuSet::from([0]))), &host(without("cpuset")));
+    assert!(preferred.unified.is_some());
+    // There is nothing to hold a place for: the scope.
+    let alone = group_plan(&Builder::default().cpus(prefer(CpuSet::from([0]))), &host(without("cpuset")));
+    assert!(alone.unified.is_none() && alone.scope.is_some());
+}
+
+#[test]
+fn each_host_without_a_scope_says_why() {
+    for (name, reason) in [
+        ("a_login_without_a_bus", "no bus of the user manager at \"/run/user/1000/bus\""),
+        ("a_hybrid_host_with_systemd", "systemd keeps its controllers in cgroup v1 here"),
+        ("version_1_alone_with_systemd", "cgroup v2 is not mounted"),
+        ("a_container_without_systemd", "systemd is not process 1 here"),
+        ("a_delegated_subtree", "built without the feature `systemd`"),
+    ] {
+        let mut hosts = hosts().into_iter().chain(hosts_with_systemd());
+        let (_, host) = hosts.find(|(other, _)| *other == name).expect("a host");
+        let plan = group_plan(&Builder::default().processes(prefer(5)), &host);
+        assert_eq!(plan.scope, None, "{name}");
+        let why = deed(&plan, LimitRung::Systemd).expect_err("there is none");
+        assert!(why.contains(reason), "{name}: {why}");
+    }
+    let named = Builder::default().processes(prefer(5)).cgroup_parent("/sys/fs/cgroup/mine");
+    let host = Host::ideal().with_systemd(manager(SystemdManager::User));
+    let why = deed(&group_plan(&named, &host), LimitRung::Systemd).expect_err("a place was named");
+    assert!(why.contains("cgroup_parent()"), "{why}");
+    let class = group_plan(&Builder::default().net_class(prefer(1)), &host);
+    assert!(deed(&class, LimitRung::Systemd).is_err_and(|why| why.contains("no controller")));
+}
+
+#[test]
+fn a_user_whose_manager_may_have_to_move_the_child_waits_for_it() {
+    let own = Builder::default().processes(5);
+    for (name, expected) in [
+        ("a_session_of_root_with_systemd", Join::Clone),
+        ("a_login_with_a_user_manager", Join::CloneAndAttach),
+    ] {
+        let (_, host) = hosts_with_systemd().into_iter().find(|(other, _)| *other == name).expect("a host");
+        assert_eq!(join(&own, &host), expected, "{name}");
+        assert!(group_plan(&own, &host).unified.is_none(), "{name}");
+    }
 }
 
 #[test]
@@ -192,7 +317,14 @@ fn a_required_limit_is_refused_with_every_reason_where_no_rung_is_hard() {
             Cgroups::default(),
             &["cgroup v2: it is not mounted", "controller memory is mounted", "address space"][..],
         ),
-        (session(), &["the caller itself is in that group", "manage_own_cgroup()"]),
+        (
+            session(),
+            &[
+                "the caller itself is in that group",
+                "manage_own_cgroup()",
+                "built without the feature `systemd`",
+            ],
+        ),
         (legacy_of_others(), &["the caller may not make groups in \"/sys/fs/cgroup/memory/own\""]),
     ] {
         let error = plan(&memory, &Host::ideal().with_cgroups(host)).expect_err("it cannot be hard");

@@ -14,9 +14,14 @@ impl Builder {
 
     /// A limit of the whole tree of processes; the last one of its sort counts. The setters below are shorthands.
     ///
-    /// One ladder for all: a cgroup v2 group of the caller's own or delegated to it, a systemd scope (not built in), cgroup
-    /// v1, a limit of each single process (setrlimit(2)). A required limit has to be hard, so it never comes to the last
-    /// rung; a preferred one takes what there is, and [`crate::Enforcement::limits`] says what that was.
+    /// One ladder for all: a cgroup v2 group of the caller's own or delegated to it; with the feature `systemd` a group in a
+    /// scope that systemd makes; cgroup v1; a limit of each single process (setrlimit(2)). A required limit has to be hard, so
+    /// it never comes to the last rung; a preferred one takes what there is, and [`crate::Enforcement::limits`] says what that
+    /// was.
+    ///
+    /// A scope is asked for where the caller has no group to divide, or none that can hold a limit that is required: one for
+    /// each calling process, from the machine's manager for root and from the user's for anyone else. A process called
+    /// `ringfence-keep` keeps it while the caller lives.
     pub fn tree_limit(mut self, limit: impl Into<Wanted<GroupLimit>>) -> Self {
         self.policy.cgroup.put(limit.into());
         self

@@ -32,14 +32,13 @@ impl Child {
         if self.running.parent.ended(0)? {
             return Ok(0);
         }
-        let group = self.running.parent.group();
-        let stood = group.is_some_and(|group| group.motion() == Some(Motion::Frozen));
-        let freezes =
-            !stood && group.map(|group| group.set_motion(Motion::Frozen)).transpose()?.flatten().is_some();
+        let parent = &self.running.parent;
+        let stood = parent.group().is_some_and(|group| group.motion() == Some(Motion::Frozen));
+        let freezes = !stood && parent.set_motion(Motion::Frozen)?.is_some();
         let sent = self.signal_rounds(signal);
-        if freezes && let Some(group) = group {
+        if freezes {
             // What the kernel says of the signals counts more than what it says of the freezer, and both do.
-            let thawed = group.set_motion(Motion::Thawed);
+            let thawed = parent.set_motion(Motion::Thawed);
             return sent.and_then(|count| thawed.map(|_| count));
         }
         sent

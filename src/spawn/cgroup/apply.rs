@@ -6,11 +6,13 @@ use std::process;
 use std::result::Result as StdResult;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use super::dir::Dir;
 use super::files::{self, Refused};
 use super::remove;
 use super::report::LimitState;
+use super::systemd::{self, ScopeRefused};
 use super::{Group, legacy_dir, name, needs_hard};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::plan::{
@@ -23,16 +25,28 @@ use crate::sys;
 /// Groups that are being made. A group that is not handed over is removed.
 struct Maker<'p> {
     plan: &'p GroupPlan,
+    deadline: Instant,
     group: Group,
-    /// Why there is no group of version 2, or which controllers it does not have.
+    /// Why there is no group of version 2 in one of the caller's own, or which controllers it does not have.
     unified: StdResult<Vec<(&'static str, Refused)>, String>,
+    /// The same for one in a scope, once one was asked for.
+    scope: Option<StdResult<Vec<(&'static str, Refused)>, ScopeFailed>>,
+    /// The group was exchanged for one in a scope while limits were being written.
+    exchanged: Exchanged,
 }
 
-pub(super) fn make(plan: &GroupPlan) -> Result<Group> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exchanged {
+    No,
+    Yes,
+}
+
+pub(super) fn make(plan: &GroupPlan, deadline: Instant) -> Result<Group> {
     let name = name::fresh().map_err(|refused| refused.error())?;
     let group = Group {
         name,
         unified: None,
+        scope: None,
         legacy: Vec::new(),
         states: Mutex::new(Vec::new()),
         pending: Vec::new(),
@@ -41,57 +55,107 @@ pub(super) fn make(plan: &GroupPlan) -> Result<Group> {
         watched: AtomicBool::new(false),
         gone: AtomicBool::new(false),
     };
-    let mut maker = Maker { plan, group, unified: Err(plan.no_unified.clone().unwrap_or_default()) };
+    let unified = Err(plan.no_unified.clone().unwrap_or_default());
+    let mut maker = Maker { plan, deadline, group, unified, scope: None, exchanged: Exchanged::No };
     let first = maker.places();
-    let mut states = Vec::new();
-    for limit in &plan.limits {
-        states.push(maker.limit(limit)?);
+    let mut states = maker.limits()?;
+    if maker.exchanged == Exchanged::Yes {
+        // What was written before the exchange is gone with the group that it was written in.
+        maker.group.pending.clear();
+        states = maker.limits()?;
     }
-    if plan.group == Some(Need::Required)
-        && maker.group.dirs().next().is_none()
-        && let Some(refused) = first
-    {
-        return Err(refused.error());
+    if plan.group == Some(Need::Required) && maker.group.dirs().next().is_none() {
+        first.map_or(Ok(()), Err)?;
     }
     *maker.group.states.lock().unwrap_or_else(PoisonError::into_inner) = states;
     Ok(maker.group)
 }
 
 impl Maker<'_> {
+    fn limits(&mut self) -> Result<Vec<LimitState>> {
+        self.plan.limits.iter().map(|limit| self.limit(limit)).collect()
+    }
+
     /// The groups that are made in any case; the first refusal.
-    fn places(&mut self) -> Option<Refused> {
+    fn places(&mut self) -> Option<Error> {
         let mut first = None;
         if let Some(place) = &self.plan.unified {
-            match Dir::make(&place.parent, &self.group.name) {
-                Ok(dir) => {
-                    self.unified = Ok(enable(place, self.plan.own));
-                    match takes_processes(&dir) {
-                        Ok(()) => self.group.unified = Some(dir),
-                        Err(refused) => {
-                            remove::remove(dir.path());
-                            self.unified = Err(refused.text());
-                            first = Some(refused);
-                        }
-                    }
-                }
+            match fresh_in(&place.parent, &self.group.name, || enable(place, self.plan.own)) {
+                Ok((dir, missing)) => (self.group.unified, self.unified) = (Some(dir), Ok(missing)),
                 Err(refused) => {
                     self.unified = Err(refused.text());
-                    first = Some(refused);
+                    first = Some(refused.error());
                 }
             }
         }
+        // What is asked for beside limits no ladder comes down to.
+        let as_such = self.plan.group.is_some() || self.plan.limits.is_empty();
+        if self.group.unified.is_none()
+            && as_such
+            && self.plan.scope.is_some()
+            && let Err(failed) = self.enter_scope()
+        {
+            first = first.or(Some(failed.error()));
+        }
         for place in self.plan.legacy.iter().filter(|place| place.when == When::Always) {
             if let Err(refused) = legacy_dir(&mut self.group.legacy, place, &self.group.name) {
-                first = first.or(Some(refused));
+                first = first.or(Some(refused.error()));
             }
         }
         first
     }
 
+    /// A group in the scope of this process, where there is none of version 2 yet.
+    fn enter_scope(&mut self) -> StdResult<(), ScopeFailed> {
+        let made = self.group_in_scope();
+        self.scope = Some(made.as_ref().map(Clone::clone).map_err(Clone::clone));
+        made.map(drop)
+    }
+
+    fn group_in_scope(&mut self) -> StdResult<Vec<(&'static str, Refused)>, ScopeFailed> {
+        let place = self.plan.scope.as_ref().ok_or(ScopeFailed::Unplanned)?;
+        let scope = systemd::scope(place, self.deadline).map_err(ScopeFailed::Manager)?;
+        let all = || enable_each(&scope.path().join("cgroup.subtree_control"), &place.enable, &Ok(()));
+        let (dir, missing) = fresh_in(scope.path(), &self.group.name, all).map_err(ScopeFailed::Kernel)?;
+        (self.group.unified, self.group.scope) = (Some(dir), Some(scope));
+        Ok(missing)
+    }
+
+    /// The group in a scope that is to hold a limit.
+    fn scope_dir(&mut self, plan: &LimitPlan) -> StdResult<&Dir, Failed> {
+        if self.scope.is_none() {
+            self.exchange(plan)?;
+        }
+        if let Some(Err(failed)) = &self.scope {
+            return Err(Failed::Scope(failed.clone()));
+        }
+        self.group.unified.as_ref().ok_or_else(|| Failed::Other("there is no group".into()))
+    }
+
+    /// From a group of the caller's own to one in a scope, for a limit that has to be held.
+    fn exchange(&mut self, plan: &LimitPlan) -> StdResult<(), Failed> {
+        if self.group.unified.is_some() && plan.need == Need::Preferred {
+            return Err(Failed::Other(
+                "all processes are in the group of cgroup v2 that holds other limits".into(),
+            ));
+        }
+        let own = self.group.unified.take();
+        if let Err(failed) = self.enter_scope() {
+            self.group.unified = own;
+            return Err(Failed::Scope(failed));
+        }
+        if let Some(own) = own {
+            remove::remove(own.path());
+            self.unified = Err(format!("a group of the caller's own did not take {}", plan.limit));
+            self.exchanged = Exchanged::Yes;
+        }
+        Ok(())
+    }
+
     /// Down the ladder. A required limit that no rung holds is an error that names the first file that refused.
     fn limit(&mut self, plan: &LimitPlan) -> Result<LimitState> {
         let mut state = LimitState::wanted(&plan.limit, plan.need);
-        let mut first: Option<Refused> = None;
+        let mut first: Option<(&'static str, i32)> = None;
         for rung in &plan.rungs {
             let deed = match &rung.deed {
                 Ok(deed) => deed,
@@ -104,17 +168,16 @@ impl Maker<'_> {
                 state.reasons.push(format!("{}: {}", rung.rung, rung.caveat.unwrap_or("approximate")));
                 continue;
             }
-            match self.carry_out(rung.rung, deed, &plan.limit) {
+            match self.carry_out(rung.rung, deed, plan) {
                 Ok(by) => {
                     (state.strength, state.rung, state.by) = (rung.strength, Some(rung.rung), by);
                     state.reasons.extend(rung.caveat.map(str::to_owned));
                     return Ok(state);
                 }
-                Err(Failed::Refused(refused)) => {
-                    state.reasons.push(format!("{}: {}", rung.rung, refused.text()));
-                    first = first.or(Some(refused));
+                Err(failed) => {
+                    state.reasons.push(format!("{}: {}", rung.rung, failed.text()));
+                    first = first.or_else(|| failed.call());
                 }
-                Err(Failed::Other(why)) => state.reasons.push(format!("{}: {why}", rung.rung)),
             }
         }
         if plan.need == Need::Preferred {
@@ -122,7 +185,7 @@ impl Maker<'_> {
         }
         let error = Error::new(ErrorKind::Setup, Step::Cgroup, format!("limit {}", plan.limit));
         let error = match first {
-            Some(refused) => error.call(refused.call, refused.errno),
+            Some((call, errno)) => error.call(call, errno),
             None => error,
         };
         Err(error.detail(state.reasons.join("; ")))
@@ -132,23 +195,26 @@ impl Maker<'_> {
         &mut self,
         rung: LimitRung,
         deed: &Deed,
-        limit: &GroupLimit,
+        plan: &LimitPlan,
     ) -> StdResult<Option<String>, Failed> {
         match deed {
             Deed::Limit { resource, value } => {
-                self.group.pending.push((limit.clone(), *resource, *value));
+                self.group.pending.push((plan.limit.clone(), *resource, *value));
                 Ok(None)
             }
             Deed::DeviceProgram(rules) => {
-                let dir = self.unified_dir()?;
+                let dir =
+                    if rung == LimitRung::Systemd { self.scope_dir(plan)? } else { self.unified_dir()? };
                 device_program(dir, rules)
             }
             Deed::Files { controller, steps } => {
                 let dir = match rung {
                     LimitRung::CgroupV2 => self.enabled(controller)?,
-                    LimitRung::Systemd | LimitRung::CgroupV1 | LimitRung::ResourceLimit => {
-                        self.legacy_dir(controller)?
+                    LimitRung::Systemd => {
+                        self.scope_dir(plan)?;
+                        self.enabled_in_scope(controller)?
                     }
+                    LimitRung::CgroupV1 | LimitRung::ResourceLimit => self.legacy_dir(controller)?,
                 };
                 steps_in(dir, steps).map(Some).map_err(Failed::Refused)
             }
@@ -157,10 +223,20 @@ impl Maker<'_> {
 
     /// The group of version 2, if the controller could be enabled for it.
     fn enabled(&self, controller: &str) -> StdResult<&Dir, Failed> {
-        let missing = self.unified.iter().flatten().find(|(name, _)| *name == controller);
-        match missing {
-            Some((_, refused)) => Err(Failed::Refused(refused.clone())),
+        match missing(self.unified.as_ref().ok(), controller) {
+            Some(refused) => Err(Failed::Refused(refused)),
             None => self.unified_dir(),
+        }
+    }
+
+    fn enabled_in_scope(&self, controller: &str) -> StdResult<&Dir, Failed> {
+        let missing = missing(self.scope.as_ref().and_then(|scope| scope.as_ref().ok()), controller);
+        match (missing, &self.group.unified, &self.group.scope) {
+            (Some(refused), _, Some(scope)) => {
+                Err(Failed::Other(format!("{}: {}", scope.text(), refused.text())))
+            }
+            (None, Some(dir), _) => Ok(dir),
+            _ => Err(Failed::Other("there is no group".into())),
         }
     }
 
@@ -173,14 +249,88 @@ impl Maker<'_> {
 
     fn unified_dir(&self) -> StdResult<&Dir, Failed> {
         let why = || Failed::Other(self.unified.as_ref().err().cloned().unwrap_or_default());
-        self.group.unified.as_ref().ok_or_else(why)
+        self.group.unified.as_ref().filter(|_| self.group.scope.is_none()).ok_or_else(why)
+    }
+}
+
+fn missing(list: Option<&Vec<(&'static str, Refused)>>, controller: &str) -> Option<Refused> {
+    list.into_iter().flatten().find(|(name, _)| *name == controller).map(|(_, refused)| refused.clone())
+}
+
+/// A new group that takes processes, with what could not be enabled for it.
+fn fresh_in(
+    parent: &Path,
+    name: &str,
+    enable: impl FnOnce() -> Vec<(&'static str, Refused)>,
+) -> StdResult<(Dir, Vec<(&'static str, Refused)>), Refused> {
+    let dir = Dir::make(parent, name)?;
+    let missing = enable();
+    match takes_processes(&dir) {
+        Ok(()) => Ok((dir, missing)),
+        Err(refused) => {
+            remove::remove(dir.path());
+            Err(refused)
+        }
     }
 }
 
 /// Why a rung did not hold.
 enum Failed {
     Refused(Refused),
+    Scope(ScopeFailed),
     Other(String),
+}
+
+/// Why there is no group in a scope.
+#[derive(Clone)]
+enum ScopeFailed {
+    Manager(ScopeRefused),
+    Kernel(Refused),
+    Unplanned,
+}
+
+impl ScopeFailed {
+    fn text(&self) -> String {
+        match self {
+            Self::Manager(refused) => refused.text(),
+            Self::Kernel(refused) => refused.text(),
+            Self::Unplanned => "it was not planned".into(),
+        }
+    }
+
+    fn call(&self) -> Option<(&'static str, i32)> {
+        match self {
+            Self::Manager(refused) => Some(refused.call()),
+            Self::Kernel(refused) => Some((refused.call, refused.errno)),
+            Self::Unplanned => None,
+        }
+    }
+
+    fn error(&self) -> Error {
+        match self {
+            Self::Manager(refused) => refused.error(),
+            Self::Kernel(refused) => refused.error(),
+            Self::Unplanned => Error::new(ErrorKind::Setup, Step::Cgroup, "scope").detail(self.text()),
+        }
+    }
+}
+
+impl Failed {
+    fn text(&self) -> String {
+        match self {
+            Self::Refused(refused) => refused.text(),
+            Self::Scope(failed) => failed.text(),
+            Self::Other(why) => why.clone(),
+        }
+    }
+
+    fn call(&self) -> Option<(&'static str, i32)> {
+        match self {
+            Self::Refused(refused) => Some((refused.call, refused.errno)),
+            Self::Scope(failed) => failed.call(),
+            Self::Other(_) => None,
+        }
+    }
 }
 
 /// Writes each step to the first of its files that exists. What was written, for the report.
@@ -216,12 +366,19 @@ fn enable(place: &UnifiedPlace, own: OwnGroup) -> Vec<(&'static str, Refused)> {
     if free.is_err() && own == OwnGroup::Manage {
         free = move_to_leaf(&place.parent).and_then(|()| is_free(&place.parent));
     }
-    let file = place.parent.join("cgroup.subtree_control");
+    enable_each(&place.parent.join("cgroup.subtree_control"), &place.enable, &free)
+}
+
+fn enable_each(
+    file: &Path,
+    names: &[&'static str],
+    free: &StdResult<(), Refused>,
+) -> Vec<(&'static str, Refused)> {
     let enable = |name: &&'static str| {
-        let written = free.clone().and_then(|()| files::write(&file, &format!("+{name}")));
+        let written = free.clone().and_then(|()| files::write(file, &format!("+{name}")));
         written.err().map(|refused| (*name, refused))
     };
-    place.enable.iter().filter_map(enable).collect()
+    names.iter().filter_map(enable).collect()
 }
 
 /// Only a group without processes may enable controllers, the root excepted. For some controllers the kernel would take the
@@ -267,9 +424,10 @@ pub(super) fn change(group: &Group, limit: &GroupLimit, states: &[LimitState]) -
         .filter(|state| state.strength == Strength::Hard)
         .find_map(|state| if let GroupLimit::Memory(bytes) = state.limit { Some(bytes) } else { None });
     let mut state = LimitState::wanted(limit, Need::Required);
-    let mut first: Option<Refused> = None;
+    let mut first: Option<(&'static str, i32)> = None;
+    let in_unified = if group.scope.is_some() { LimitRung::Systemd } else { LimitRung::CgroupV2 };
     for (rung, lowered) in
-        [(LimitRung::CgroupV2, lower_unified(limit)), (LimitRung::CgroupV1, lower_legacy(limit, memory))]
+        [(in_unified, lower_unified(limit)), (LimitRung::CgroupV1, lower_legacy(limit, memory))]
     {
         let (deed, strength, caveat) = match lowered {
             Ok(lowered) => lowered,
@@ -279,14 +437,14 @@ pub(super) fn change(group: &Group, limit: &GroupLimit, states: &[LimitState]) -
             }
         };
         let tried = match (&deed, rung, &group.unified) {
-            (Deed::Files { steps, .. }, LimitRung::CgroupV2, Some(dir)) => {
-                steps_in(dir, steps).map(Some).map_err(Failed::Refused)
-            }
             (Deed::Files { controller, steps }, LimitRung::CgroupV1, _) => {
                 match group.legacy_with(controller) {
                     Some(dir) => legacy_steps(dir, steps, limit, states).map(Some).map_err(Failed::Refused),
                     None => Err(Failed::Other(format!("the sandbox has no group of {controller}"))),
                 }
+            }
+            (Deed::Files { steps, .. }, _, Some(dir)) => {
+                steps_in(dir, steps).map(Some).map_err(Failed::Refused)
             }
             (Deed::DeviceProgram(_), ..) => {
                 Err(Failed::Other("a program that is attached is not changed".into()))
@@ -299,16 +457,15 @@ pub(super) fn change(group: &Group, limit: &GroupLimit, states: &[LimitState]) -
                 state.reasons.extend(caveat.map(str::to_owned));
                 return Ok(state);
             }
-            Err(Failed::Refused(refused)) => {
-                state.reasons.push(format!("{rung}: {}", refused.text()));
-                first = first.or(Some(refused));
+            Err(failed) => {
+                state.reasons.push(format!("{rung}: {}", failed.text()));
+                first = first.or_else(|| failed.call());
             }
-            Err(Failed::Other(why)) => state.reasons.push(format!("{rung}: {why}")),
         }
     }
     let error = Error::new(ErrorKind::Process, Step::Cgroup, format!("limit {limit}"));
-    let error = match first.filter(|refused| refused.errno != 0) {
-        Some(refused) => error.call(refused.call, refused.errno),
+    let error = match first.filter(|(_, errno)| *errno != 0) {
+        Some((call, errno)) => error.call(call, errno),
         None => error,
     };
     Err(error.detail(state.reasons.join("; ")))

@@ -46,7 +46,7 @@ pub(crate) enum Motion {
 }
 
 /// The file that freezes, if one does: v2's is absent before Linux 5.2.
-fn freezer(group: &Group) -> Option<(FrozenBy, PathBuf)> {
+pub(super) fn freezer(group: &Group) -> Option<(FrozenBy, PathBuf)> {
     let unified = group.unified.as_ref().map(|dir| dir.path().join("cgroup.freeze"));
     if let Some(file) = unified.filter(|file| file.try_exists().unwrap_or(false)) {
         return Some((FrozenBy::CgroupV2, file));

@@ -45,6 +45,13 @@ pub(super) fn remedy(refused: &Refused) -> Option<String> {
     if let Some(seen) = &refused.seen {
         return Some(format!("the file shows {seen:?} after the write"));
     }
+    if refused.file.ends_with("cgroup.subtree_control") && refused.errno == libc::ENOENT {
+        return Some(
+            "that group has no such controller: whoever made it, or the group above, does not pass it on (for a user's manager: \
+             Delegate= of user@.service)"
+                .to_owned(),
+        );
+    }
     let enables = ["cgroup.subtree_control", "cgroup.procs"].iter().any(|name| refused.file.ends_with(name));
     (enables && refused.errno == libc::EBUSY).then(|| {
         "processes are in that group, and so it can enable nothing for groups in it: run the caller in a subgroup of a unit \

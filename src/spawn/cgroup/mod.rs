@@ -13,7 +13,13 @@ mod report;
 mod stats;
 mod stop;
 mod sweep;
+#[cfg(feature = "systemd")]
+mod systemd;
+#[cfg(not(feature = "systemd"))]
+#[path = "unbuilt.rs"]
+mod systemd;
 mod tally;
+mod ward;
 
 pub use control::FrozenBy;
 pub(crate) use control::Motion;
@@ -22,15 +28,18 @@ pub(crate) use stats::CpuFile;
 pub use stats::{CpuStats, IoStats, MemoryStats, Pressure, ProcessStats, Stall, Stats};
 pub(crate) use stop::{end_tree, set_motion as stop_tree};
 pub(crate) use tally::{Sheet, Tally};
+pub(super) use ward::Ward;
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::result::Result as StdResult;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use self::dir::Dir;
 use self::files::Refused;
+use self::systemd::{Moves, Scope};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::host::{Features, Host};
 use crate::plan::{GroupPlan, Join, LegacyPlace, Plan, Strength};
@@ -49,6 +58,8 @@ struct LegacyDir {
 pub(crate) struct Group {
     name: String,
     unified: Option<Dir>,
+    /// The scope of systemd in which that one lies, if it does.
+    scope: Option<Arc<Scope>>,
     legacy: Vec<LegacyDir>,
     /// As they were when the program was about to run, and as they were changed since.
     states: Mutex<Vec<LimitState>>,
@@ -63,19 +74,24 @@ pub(crate) struct Group {
 
 impl Group {
     /// Makes the groups and writes the limits.
-    pub(super) fn make(plan: &GroupPlan) -> Result<Self> {
+    pub(super) fn make(plan: &GroupPlan, deadline: Instant) -> Result<Self> {
         for place in
             plan.unified.iter().map(|place| &place.parent).chain(plan.legacy.iter().map(|p| &p.parent))
         {
             sweep::sweep(place);
         }
         remove::again();
-        apply::make(plan)
+        apply::make(plan, deadline)
     }
 
     /// The descriptor of the group that the child can be made in.
     fn clone_into(&self) -> Option<RawFd> {
-        self.unified.as_ref().map(|dir| dir.fd().as_raw_fd())
+        let mine = self.unified.as_ref().filter(|_| !self.moved_by_manager());
+        mine.map(|dir| dir.fd().as_raw_fd())
+    }
+
+    fn moved_by_manager(&self) -> bool {
+        self.scope.as_ref().is_some_and(|scope| scope.moves() == Moves::ByManager)
     }
 
     fn dirs(&self) -> impl Iterator<Item = &Dir> {
@@ -88,8 +104,11 @@ impl Group {
     }
 
     /// Puts a process, and what it will make, into every group that it was not made in.
-    pub(super) fn join(&self, join: Join, pid: i32) -> Result<()> {
-        let unified = self.unified.as_ref().filter(|_| !join.clones());
+    pub(super) fn join(&self, join: Join, pid: i32, deadline: Instant) -> Result<()> {
+        if let Some(scope) = self.scope.as_ref().filter(|_| self.moved_by_manager()) {
+            scope.attach(&self.name, pid, deadline).map_err(|refused| refused.error())?;
+        }
+        let unified = self.unified.as_ref().filter(|_| !join.clones() && !self.moved_by_manager());
         for dir in unified.into_iter().chain(self.legacy.iter().map(|legacy| &legacy.dir)) {
             files::write(&dir.path().join("cgroup.procs"), &pid.to_string())
                 .map_err(|refused| refused.error())?;

@@ -56,3 +56,16 @@ pub(super) fn sweep(parent: &Path) {
         drop(lock);
     }
 }
+
+/// Sweeps in the scopes that callers have left in this slice. The manager takes away those that are empty then.
+#[cfg(feature = "systemd")]
+pub(super) fn sweep_scopes(slice: &Path) {
+    let Ok(entries) = fs::read_dir(slice) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let file_name = entry.file_name();
+        let owner = file_name.to_str().and_then(|name| name::owner(name.strip_suffix(".scope")?));
+        if owner.is_some_and(|owner| owner.lives() != Some(true)) {
+            sweep(&entry.path());
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Controllers that few machines have at hand: net_cls and net_prio in a throw-away mount namespace, blkio on the real disks,
+//! huge pages. What was mounted for a test is gone behind it.
+
+#[cfg(test)]
+#[path = "support/life.rs"]
+#[expect(clippy::allow_attributes, reason = "which helpers are unused differs from file to file")]
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
+#[cfg(test)]
+#[path = "support/cgroup.rs"]
+#[expect(clippy::allow_attributes, reason = "which helpers are unused differs from file to file")]
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod groups;
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::process::Command as Process;
+
+    use ringfence::{
+        DeviceNumber, GroupLimit, Host, IoMax, LimitKind, LimitRung, Stdio, Strength, Verdict, prefer,
+    };
+
+    use super::groups::{MIB, group, line, python, state};
+    use super::support::{again, eventually, is_root, role, said, skipped, system, test_name, watchdog};
+
+    /// The number of the hierarchy that a controller is in; 0 is none, or version 2. `None`: the kernel has it not.
+    fn hierarchy(controller: &str) -> Option<u32> {
+        let text = fs::read_to_string("/proc/cgroups").ok()?;
+        let line = text.lines().find(|line| line.split('\t').next() == Some(controller))?;
+        let fields: Vec<&str> = line.split('\t').collect();
+        (fields.get(3) == Some(&"1")).then(|| fields[1].parse().ok())?
+    }
+
+    /// In a mount namespace of its own, with these controllers of version 1 mounted.
+    fn with_mounted(name: &str, controllers: &[&str], body: fn()) {
+        if let Some(place) = role() {
+            for controller in controllers {
+                let directory = Path::new(&place).join(controller);
+                fs::create_dir_all(&directory).unwrap();
+                let mount = Process::new("mount")
+                    .args(["-t", "cgroup", "-o", controller, "cgroup"])
+                    .arg(&directory)
+                    .status();
+                assert!(mount.unwrap().success(), "{controller}");
+            }
+            body();
+            return;
+        }
+        let unmounted = |controller: &&&str| hierarchy(controller) == Some(0);
+        if !is_root() || controllers.iter().filter(unmounted).count() != controllers.len() {
+            return skipped(name, &format!("{controllers:?} of cgroup v1 cannot be mounted for it"));
+        }
+        let place = env::temp_dir().join(format!("ringfence-rare-{}", std::process::id()));
+        fs::create_dir_all(&place).unwrap();
+        let inner = again(name, place.to_str().unwrap());
+        let mut outer = Process::new("unshare");
+        outer
+            .args(["--mount", "--propagation", "private", "--"])
+            .arg(inner.get_program())
+            .args(inner.get_args());
+        for (key, value) in inner.get_envs() {
+            outer.env(key, value.unwrap());
+        }
+        let output = outer.output().unwrap();
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        if !output.status.success() && text.contains("must be superuser") {
+            return skipped(name, "this caller may not mount");
+        }
+        assert!(output.status.success(), "{text}");
+        fs::remove_dir_all(&place).unwrap();
+        for controller in controllers {
+            assert!(eventually(60, || hierarchy(controller) == Some(0)), "{controller} stays mounted");
+        }
+    }
+
+    #[test]
+    fn packets_have_a_class_and_a_priority() {
+        let _watchdog = watchdog(120);
+        let here = || ();
+        with_mounted(&test_name(&here), &["net_cls", "net_prio"], || {
+            let sandbox = system().net_class(0x10_0001).net_priority("lo", 5).build().unwrap();
+            let mut command = sandbox.command("sh");
+            let mut child = command
+                .args(["-c", "echo in; read x"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            assert_eq!(line(&mut child), "in");
+            let cgroups = Host::probe().cgroups().clone();
+            for (kind, controller, file, shown) in [
+                (LimitKind::NetClass, "net_cls", "net_cls.classid", "1048577"),
+                (LimitKind::NetPriority, "net_prio", "net_prio.ifpriomap", "lo 5"),
+            ] {
+                let state = state(&child.limits(), kind);
+                assert_eq!(
+                    (state.strength, state.rung),
+                    (Strength::Hard, Some(LimitRung::CgroupV1)),
+                    "{state}"
+                );
+                for pid in [child.id(), child.init_id()] {
+                    let group = group(&cgroups, pid, controller);
+                    let text = fs::read_to_string(group.join(file)).unwrap();
+                    assert!(text.lines().any(|line| line.trim() == shown), "{file}: {text}");
+                    assert!(
+                        group.file_name().unwrap().to_string_lossy().starts_with("ringfence-"),
+                        "{group:?}"
+                    );
+                }
+            }
+            let changed = child.set_limit(GroupLimit::NetClass(0x20_0002)).unwrap();
+            assert_eq!(changed.strength, Strength::Hard, "{changed}");
+            let groups: Vec<PathBuf> =
+                ["net_cls", "net_prio"].iter().map(|name| group(&cgroups, child.id(), name)).collect();
+            child.kill().unwrap();
+            assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
+            let error = system().net_priority("no-such-if0", 1).build().unwrap().command("true").spawn();
+            let error = error.map(drop).unwrap_err();
+            assert!(error.to_string().contains("net_prio.ifpriomap: write: "), "{error}");
+        });
+    }
+
+    /// The disks that are real: a request to them is a request to hardware, or what stands for it.
+    fn disks() -> Vec<DeviceNumber> {
+        let virtual_ones = ["loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd"];
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/sys/block").into_iter().flatten().filter_map(Result::ok) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let text = fs::read_to_string(entry.path().join("dev")).unwrap_or_default();
+            let Some((major, minor)) = text.trim().split_once(':') else { continue };
+            if !virtual_ones.iter().any(|prefix| name.starts_with(prefix)) {
+                found.push(DeviceNumber { major: major.parse().unwrap(), minor: minor.parse().unwrap() });
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_real_disk_has_a_speed_in_either_version() {
+        let _watchdog = watchdog(120);
+        let here = || ();
+        let name = test_name(&here);
+        let Some(disk) = disks().first().copied() else { return skipped(&name, "no disk in /sys/block") };
+        let max = IoMax { read_bytes: Some(64 * MIB), read_operations: Some(5000), ..IoMax::default() };
+        let held = system().io_max(disk, prefer(max)).build().unwrap().command("true").spawn_held().unwrap();
+        let told = state(&held.enforcement().limits, LimitKind::IoMax);
+        let cgroups = Host::probe().cgroups().clone();
+        let text = match told.rung {
+            Some(LimitRung::CgroupV1) => {
+                let group = group(&cgroups, held.id(), "blkio");
+                let files = ["blkio.throttle.read_bps_device", "blkio.throttle.read_iops_device"];
+                files.map(|file| fs::read_to_string(group.join(file)).unwrap()).join("")
+            }
+            Some(LimitRung::CgroupV2) => {
+                fs::read_to_string(group(&cgroups, held.id(), "").join("io.max")).unwrap()
+            }
+            _ => return skipped(&name, &format!("no controller for disks here: {told}")),
+        };
+        assert_eq!(told.strength, Strength::Hard, "{told}");
+        assert!(
+            text.contains(&format!("{disk} ")) && text.contains("67108864") && text.contains("5000"),
+            "{text}"
+        );
+        // What writes is held to it in version 1 only where it goes to the disk at once, and so it is said.
+        let max = IoMax { write_bytes: Some(64 * MIB), ..IoMax::default() };
+        let both = system().io_max(disk, prefer(max)).build().unwrap().command("true").spawn_held().unwrap();
+        let told = state(&both.enforcement().limits, LimitKind::IoMax);
+        let buffered = told.reasons.iter().any(|why| why.contains("buffered writes"));
+        match told.rung {
+            Some(LimitRung::CgroupV1) => {
+                assert!(told.strength == Strength::Approximate && buffered, "{told}")
+            }
+            _ => assert!(told.strength == Strength::Hard && !buffered, "{told}"),
+        }
+        // A device that is none is refused by name.
+        let none = DeviceNumber { major: 4095, minor: 77 };
+        let error = system().io_max(none, IoMax { read_bytes: Some(MIB), ..IoMax::default() });
+        let error = error.build().unwrap().command("true").spawn().map(drop).unwrap_err();
+        assert!(error.to_string().contains("write: ENODEV"), "{error}");
+    }
+
+    #[test]
+    fn a_share_of_disks_is_in_a_file_or_its_lack_is_told() {
+        let _watchdog = watchdog(120);
+        let held = system().io_weight(prefer(500)).build().unwrap().command("true").spawn_held().unwrap();
+        let told = state(&held.enforcement().limits, LimitKind::IoWeight);
+        match told.strength {
+            Strength::Hard => assert!(told.by.as_ref().unwrap().contains("weight = "), "{told}"),
+            Strength::Approximate => panic!("there is none like it: {told}"),
+            Strength::None => assert!(told.reasons.len() >= 3 && told.rung.is_none(), "{told}"),
+        }
+    }
+
+    #[test]
+    fn huge_pages_are_counted() {
+        let _watchdog = watchdog(120);
+        let here = || ();
+        let name = test_name(&here);
+        let sandbox = system().hugetlb(2 * MIB, prefer(4 * MIB)).build().unwrap();
+        let held = sandbox.command("true").spawn_held().unwrap();
+        let told = state(&held.enforcement().limits, LimitKind::Hugetlb);
+        if told.rung.is_none() {
+            return skipped(&name, &format!("no controller for huge pages here: {told}"));
+        }
+        assert_eq!(told.strength, Strength::Hard, "{told}");
+        assert!(told.by.as_ref().unwrap().ends_with(" = 4194304"), "{told}");
+        drop(held);
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+        let free = meminfo.lines().find_map(|line| line.strip_prefix("HugePages_Free:")).unwrap_or("0");
+        if free.trim().parse::<u64>().unwrap() < 4 {
+            return skipped(&name, "this machine has set no huge pages aside (vm.nr_hugepages)");
+        }
+        // Two may be touched, and a third is a SIGBUS.
+        let take = |pages: u64| {
+            format!(
+                "import mmap\nm = mmap.mmap(-1, {pages} << 21, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)\n\
+                 for page in range({pages}): m[page << 21] = 1\nprint('had')"
+            )
+        };
+        assert_eq!(said(&python(&sandbox, &take(2)).output().unwrap()).trim(), "had");
+        let outcome = python(&sandbox, &take(3)).output().unwrap();
+        let bus = matches!(outcome.verdict(), Verdict::Signaled { signal: libc::SIGBUS, .. });
+        assert!(bus || !outcome.success(), "{outcome:?}");
+        let free = system().build().unwrap();
+        assert_eq!(said(&python(&free, &take(3)).output().unwrap()).trim(), "had", "without the limit");
+    }
+}
