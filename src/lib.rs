@@ -37,6 +37,11 @@
 //! A process, behind the fence or not, gives up what it does not need any more with [`Lowering`]: a further filter, a
 //! [`Landlock`] domain, capabilities, `no_new_privs`, for all of its threads or with an error that changes nothing.
 //!
+//! # Functions of the program
+//!
+//! [`Sandbox::call`] runs a function of the caller in a confined copy of it. It is refused where the caller has other threads, as
+//! their locks would stay locked in the copy: a [`ForkServer`] is started before them, and forks workers afterwards.
+//!
 //! # Threads and process-wide things
 //!
 //! Launching changes nothing of its caller: no directory, mask, environment, signal, mount or id. It keeps at most three threads
@@ -93,8 +98,8 @@ pub use process::{
 pub use spawn::{
     CallError, CpuStats, Enforcement, FilterState, FrozenBy, IoStats, LandlockPath, LandlockPathState,
     LandlockPort, LandlockState, LaunchMethod, LimitState, MemoryStats, Missing, NamespaceState,
-    NotifiedCall, OnExec, Pressure, ProcessStats, RefusedCall, Response, Stall, Stats, Supervisor,
-    SupervisorState,
+    NotifiedCall, OnExec, Pressure, ProcessStats, RefusedCall, Response, Stall, Stats, StatusFrom,
+    Supervisor, SupervisorState,
 };
 
 /// For the crate's own tests: no promise is made about anything in it.

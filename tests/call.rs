@@ -261,6 +261,27 @@ mod tests {
     }
 
     #[test]
+    fn libc_knows_the_thread_that_it_runs_on() {
+        let _watchdog = watchdog(200);
+        if !cfg!(target_env = "gnu") {
+            return skipped(
+                "libc_knows_the_thread_that_it_runs_on",
+                "musl does not say where it keeps a thread's id",
+            );
+        }
+        // The clock of a thread has its id in it, as libc remembers that.
+        let known = value(call(&plain(), |_| {
+            let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+            // SAFETY: the thread is this one.
+            let named = unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) };
+            // SAFETY: `time` lives across the call.
+            let read = unsafe { libc::clock_gettime(clock, &raw mut time) };
+            (named, read) == (0, 0)
+        }));
+        assert!(known, "the id is that of another process");
+    }
+
+    #[test]
     fn other_threads_are_refused_unless_that_is_allowed() {
         let error = match plain().call(|_| ()) {
             Err(CallFailure::Launch(error)) => error,

@@ -20,11 +20,11 @@ mod tests {
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{ForkResult, Pid, fork, getpgid};
     use ringfence::{
-        Action, Builder, Child, Clock, Error, ErrorKind, ExitStatus, Filter, ForkServer, Init, Stdio, Step,
-        Verdict, Worker, WorkerIo, living,
+        Action, Builder, Child, Clock, Error, ErrorKind, ExitStatus, Filter, ForkServer, Init, StatusFrom,
+        Stdio, Step, Verdict, Worker, WorkerIo, living,
     };
 
-    use super::support::{alone, children, descriptors, eventually, system, watchdog};
+    use super::support::{alone, children, descriptors, eventually, kernel, system, watchdog};
 
     fn code(io: &mut WorkerIo) -> i32 {
         i32::from(io.arguments[0])
@@ -107,7 +107,12 @@ mod tests {
         let kills = Filter::baseline().forget(["getpgid"]).deny(["getpgid"], Action::KillProcess);
         let server = start(system().seccomp(kills));
         for wanted in [0_u8, 1, 42, 125, 255] {
-            assert_eq!(code_of(&server, wanted), Verdict::Exited(i32::from(wanted)));
+            let outcome = spawn(server.worker("code").arguments([wanted])).wait().unwrap();
+            assert_eq!(outcome.verdict(), Verdict::Exited(i32::from(wanted)));
+            // The kernel keeps it since Linux 6.15; before, it is the server's word.
+            let from = if kernel() >= (6, 15) { StatusFrom::Kernel } else { StatusFrom::Server };
+            assert_eq!(outcome.status_from, from);
+            assert!(outcome.tree_usage.max_resident > 0, "the server told what it used: {outcome:?}");
         }
         for (how, signal) in [("s", libc::SIGSEGV), ("k", libc::SIGSYS), ("a", libc::SIGABRT)] {
             let outcome = spawn(server.worker("crash").arguments(how)).wait().unwrap();

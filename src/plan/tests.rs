@@ -1,6 +1,7 @@
 //! Tests of the plan: golden dry runs, and the model run through every failure of every call. They must not make a call.
 
 mod cgroup;
+mod closure;
 mod explore;
 mod findings;
 mod golden;

@@ -18,7 +18,7 @@ use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
 use super::terminal::Terminal;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::Init;
-use crate::spawn::{Enforcement, Group, Running};
+use crate::spawn::{Enforcement, Group, Running, StatusFrom};
 use crate::sys::{self, Block, ExitInfo, Reaped};
 
 /// How long the kernel may take to reap what nobody waits for, and how often that is looked at.
@@ -308,6 +308,15 @@ impl Child {
         }
     }
 
+    fn status_from(&self, status: Option<ExitStatus>) -> StatusFrom {
+        match (status, self.running.parent.worker_status_from(), self.running.init) {
+            (None, ..) => StatusFrom::Nobody,
+            (Some(_), Some(by), _) => by,
+            (Some(_), None, Init::Reaper) => StatusFrom::Init,
+            (Some(_), None, Init::Program) => StatusFrom::Kernel,
+        }
+    }
+
     fn outcome(&self, reaped: Reaped) -> Outcome {
         let parent = &self.running.parent;
         let program = match (self.running.init, reaped) {
@@ -326,6 +335,7 @@ impl Child {
         let usage = parent.program_usage().map_or(tree, |words| Usage::from_words(&words));
         Outcome {
             status: program,
+            status_from: self.status_from(program),
             usage,
             tree_usage: tree,
             stats,

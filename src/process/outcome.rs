@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::clock::Clock;
 use crate::spawn::RefusedCall;
-use crate::spawn::Stats;
+use crate::spawn::{Stats, StatusFrom};
 
 /// A wait status (wait(2)), exactly as the program's parent saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -188,6 +188,8 @@ impl Usage {
 pub struct Outcome {
     /// Its wait status; `None` where it was killed before it had one, or lost.
     pub status: Option<ExitStatus>,
+    /// Who says so.
+    pub status_from: StatusFrom,
     /// What the program and the children that it waited for used.
     pub usage: Usage,
     /// What everything inside used, init included, as far as it was waited for.

@@ -39,4 +39,5 @@ pub(crate) use site::Site;
 pub(crate) use supervise::SharedSupervisor;
 pub use supervise::{CallError, NotifiedCall, OnExec, RefusedCall, Response, Supervisor};
 pub(crate) use threads::{Harmless, only_one};
-pub(crate) use worker::{Heard as WorkerHeard, Report, hear as hear_worker, identify};
+pub use worker::StatusFrom;
+pub(crate) use worker::{At as WorkerAt, Heard as WorkerHeard, Report, hear as hear_worker, identify};

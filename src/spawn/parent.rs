@@ -27,7 +27,7 @@ use super::signals::Blocked;
 use super::source::Found;
 use super::threads::Harmless;
 use super::watchdog::{close_later, reap_later, watch};
-use super::worker::Told;
+use super::worker::{StatusFrom, Told};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::machine::layout::{
     ARGV, DETACHED, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_FIRST_FREE, FD_SANDBOX, FD_SCRATCH,
@@ -115,6 +115,11 @@ impl Parent {
     /// Whether it is a server's worker.
     pub(crate) fn is_worker(&self) -> bool {
         self.told.is_some()
+    }
+
+    /// Who said how a worker has ended.
+    pub(crate) fn worker_status_from(&self) -> Option<StatusFrom> {
+        self.told.as_ref().map(Told::by)
     }
 
     /// The program's wait status, once init has left it. A worker has no init of its own.

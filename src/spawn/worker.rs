@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::result::Result as StdResult;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::attempt::Running;
@@ -15,6 +16,48 @@ use crate::sys::{self, Cloned, ExitInfo, RawUsage, Reaped};
 /// Bytes of a report: kind, value, usage.
 pub(crate) const REPORT_SIZE: usize = 8 + 144;
 
+/// Where a worker's set-up failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub(crate) enum At {
+    Request,
+    Fork,
+    Pidfd,
+    Session,
+    Descriptors,
+    Landlock,
+    Signals,
+}
+
+impl At {
+    const ALL: [Self; 7] = [
+        Self::Request,
+        Self::Fork,
+        Self::Pidfd,
+        Self::Session,
+        Self::Descriptors,
+        Self::Landlock,
+        Self::Signals,
+    ];
+
+    fn from_number(number: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|at| *at as i32 == number)
+    }
+
+    /// Its step, and the call.
+    pub(crate) fn named(self) -> (Step, &'static str) {
+        match self {
+            Self::Request => (Step::Gate, "recvmsg"),
+            Self::Fork => (Step::Clone, "fork"),
+            Self::Pidfd => (Step::Clone, "pidfd_open"),
+            Self::Session => (Step::Session, "setsid"),
+            Self::Descriptors => (Step::Descriptors, "dup3"),
+            Self::Landlock => (Step::Landlock, "landlock_restrict_self"),
+            Self::Signals => (Step::Signals, "rt_sigprocmask"),
+        }
+    }
+}
+
 /// What is told of one worker, over a socket of its own. Fixed in size, one datagram each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
@@ -23,7 +66,7 @@ pub(crate) enum Report {
     /// Worker: it is set up; the next thing is the filter, then the function.
     Ready,
     /// Server or worker: a step failed with this errno, and the function does not run.
-    Failed(i32),
+    Failed(At, i32),
     /// Server: its wait status, and what it used.
     Ended(i32, RawUsage),
 }
@@ -33,7 +76,7 @@ impl Report {
         let (kind, value, usage) = match self {
             Self::Started => (1_u32, 0, RawUsage::default()),
             Self::Ready => (2, 0, RawUsage::default()),
-            Self::Failed(errno) => (3, errno, RawUsage::default()),
+            Self::Failed(at, errno) => (3, (at as i32) << 16 | errno & 0xffff, RawUsage::default()),
             Self::Ended(status, usage) => (4, status, usage),
         };
         let mut out = [0; REPORT_SIZE];
@@ -63,7 +106,7 @@ impl Report {
         match half(0) {
             1 => Some(Self::Started),
             2 => Some(Self::Ready),
-            3 => Some(Self::Failed(value)),
+            3 => Some(Self::Failed(At::from_number(value >> 16)?, value & 0xffff)),
             4 => Some(Self::Ended(value, usage)),
             _ => None,
         }
@@ -165,7 +208,8 @@ impl Running {
             let errno = error.raw_os_error().unwrap_or(libc::EMFILE);
             Error::new(ErrorKind::Setup, Step::Descriptors, "worker").call("fcntl", errno)
         })?;
-        let parent = Parent::of_worker(&server.parent, cloned, Told { report, server: sandbox });
+        let parent =
+            Parent::of_worker(&server.parent, cloned, Told { report, server: sandbox, by: OnceLock::new() });
         Ok(server.forked(parent, filter))
     }
 }
@@ -177,12 +221,31 @@ pub(super) struct Told {
     report: OwnedFd,
     /// A pidfd of the sandbox that the server is in.
     server: OwnedFd,
+    by: OnceLock<StatusFrom>,
 }
 
 /// How long the server may take to say how a process has ended that has ended.
 const MOMENT: Duration = Duration::from_secs(2);
 
+/// Who says how a program has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StatusFrom {
+    /// The kernel: it is a child of this process, or the kernel has kept the status of one that is not (since Linux 6.15).
+    Kernel,
+    /// The sandbox's init, as the kernel told it.
+    Init,
+    /// The fork server that it is a worker of, as the kernel told it.
+    Server,
+    /// Nobody knows.
+    Nobody,
+}
+
 impl Told {
+    pub(super) fn by(&self) -> StatusFrom {
+        self.by.get().copied().unwrap_or(StatusFrom::Nobody)
+    }
+
     /// What it has come to: `Gone` where nobody knows.
     pub(super) fn end_of(&self, pidfd: &OwnedFd) -> Reaped {
         if !sys::poll_fd(pidfd.as_fd(), 0).unwrap_or(true) {
@@ -202,6 +265,13 @@ impl Told {
             ExitInfo::NotYet | ExitInfo::Nothing => None,
         };
         let usage = said.map(|(_, usage)| usage).unwrap_or_default();
+        let by = match (kept, said) {
+            (Some(_), _) => StatusFrom::Kernel,
+            (None, Some(_)) => StatusFrom::Server,
+            (None, None) => StatusFrom::Nobody,
+        };
+        // It is asked once: its parent remembers what was said.
+        self.by.get_or_init(|| by);
         match kept.or(said.map(|(status, _)| status)) {
             Some(status) => ended(status, usage),
             None => Reaped::Gone,
@@ -228,7 +298,12 @@ mod tests {
     #[test]
     fn only_a_whole_report_is_read() {
         let usage = RawUsage { words: [7; 18] };
-        let all = [Report::Started, Report::Ready, Report::Failed(libc::EAGAIN), Report::Ended(9, usage)];
+        let all = [
+            Report::Started,
+            Report::Ready,
+            Report::Failed(At::Landlock, libc::EAGAIN),
+            Report::Ended(9, usage),
+        ];
         for report in all {
             let bytes = report.to_bytes();
             assert_eq!(Report::from_bytes(&bytes), Some(report));

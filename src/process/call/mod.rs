@@ -77,6 +77,8 @@ impl Threads {
 ///   the caller's panic hook. Handlers of `pthread_atfork(3)` do run, before the set-up.
 /// * Signals have their default action (SIGPIPE and SIGSEGV included) and none is blocked. The environment is empty, but the text
 ///   of the caller's is in memory, and in `/proc/self/environ`. Limits are the policy's.
+/// * libc is told its new thread id where it says where it keeps that (glibc does, musl does not: there raise(3) and abort(3) may
+///   end it by another signal than they should).
 /// * Calls that the filter kills for end it by SIGSYS, untold ([`crate::Filter::untold_kills`]). A filter that notifies is an
 ///   error, and so is a sandbox without an init.
 /// * The filter must let it `write`, and end. [`crate::Filter::worker`] is enough for functions that compute.

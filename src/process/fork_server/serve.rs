@@ -17,7 +17,7 @@ use super::super::call::{Io, finish, settle};
 use super::super::channel::Channel;
 use super::wire::{ARGUMENTS_MAX, Asked, HEAD, STREAMS};
 use super::{WorkerFunction, WorkerIo};
-use crate::spawn::Report;
+use crate::spawn::{Report, WorkerAt};
 use crate::sys::{self, DESCRIPTORS, Forked, RawUsage, Whole};
 
 /// Number of the control socket, and of the ruleset where there is one.
@@ -121,18 +121,18 @@ impl Server<'_> {
         let asked = Asked::from_bytes(&buffer).filter(|_| datagram.whole == Whole::Yes);
         let function = asked.and_then(|asked| self.setup.functions.get(asked.function)).map(|(_, f)| *f);
         let (Some(asked), Some(function), fds) = (asked, function, fds.collect::<Vec<_>>()) else {
-            tell(&report, Report::Failed(libc::EPROTO), None);
+            tell(&report, Report::Failed(WorkerAt::Request, libc::EPROTO), None);
             return Ok(More::Yes);
         };
         if fds.len() < STREAMS + usize::from(asked.channels) {
-            tell(&report, Report::Failed(libc::EMFILE), None);
+            tell(&report, Report::Failed(WorkerAt::Descriptors, libc::EMFILE), None);
             return Ok(More::Yes);
         }
         match sys::fork() {
             Ok(Forked::Copy) => self.become_worker((asked, function), buffer.split_off(HEAD), &fds, &report),
             Ok(Forked::Caller(pid)) => self.started(pid, report),
             Err(errno) => {
-                tell(&report, Report::Failed(errno), None);
+                tell(&report, Report::Failed(WorkerAt::Fork, errno), None);
             }
         }
         Ok(More::Yes)
@@ -146,7 +146,7 @@ impl Server<'_> {
             Ok(_) => sys::kill_child(pid),
             Err(errno) => {
                 sys::kill_child(pid);
-                tell(&report, Report::Failed(errno), None);
+                tell(&report, Report::Failed(WorkerAt::Pidfd, errno), None);
             }
         }
         self.workers.push(Running { pid, report });
@@ -163,7 +163,8 @@ impl Server<'_> {
         // Above all numbers that its own are to have, so that none overwrites another.
         let base = i32::try_from(fds.len()).unwrap_or(i32::MAX);
         let Ok(report) = sys::duplicate(report.as_raw_fd(), base) else { sys::leave(LOST_CODE) };
-        let ready = self.prepare(fds, base).map_or_else(Report::Failed, |()| Report::Ready);
+        let ready =
+            self.prepare(fds, base).map_or_else(|(at, errno)| Report::Failed(at, errno), |()| Report::Ready);
         if tell(&report, ready, None) == Heard::No || ready != Report::Ready {
             sys::leave(LOST_CODE)
         }
@@ -190,19 +191,21 @@ impl Server<'_> {
     }
 
     /// What can fail and be told.
-    fn prepare(&self, fds: &[OwnedFd], base: i32) -> StdResult<(), i32> {
+    fn prepare(&self, fds: &[OwnedFd], base: i32) -> StdResult<(), (WorkerAt, i32)> {
         // A signal to its process group reaches nobody else.
-        setsid().map_err(|errno| errno as i32)?;
-        let high = |fd: &OwnedFd| sys::duplicate(fd.as_raw_fd(), base);
+        setsid().map_err(|errno| (WorkerAt::Session, errno as i32))?;
+        let descriptors = |errno| (WorkerAt::Descriptors, errno);
+        let high = |fd: &OwnedFd| sys::duplicate(fd.as_raw_fd(), base).map_err(descriptors);
         let ruleset = self.ruleset.as_ref().map(high).transpose()?;
         let parked = fds.iter().map(high).collect::<StdResult<Vec<_>, _>>()?;
         for (fd, to) in parked.iter().zip(0..) {
-            sys::place(fd.as_fd(), to)?;
+            sys::place(fd.as_fd(), to).map_err(descriptors)?;
         }
         if let Some(ruleset) = &ruleset {
-            sys::restrict_self(ruleset, 0)?;
+            sys::restrict_self(ruleset, 0).map_err(|errno| (WorkerAt::Landlock, errno))?;
         }
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(|errno| errno as i32)
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+            .map_err(|errno| (WorkerAt::Signals, errno as i32))
     }
 }
 

@@ -173,8 +173,9 @@ impl<'s> Worker<'s> {
                     pidfd = fds.into_iter().next();
                 }
                 Ok(WorkerHeard::Report(Report::Ready, _)) if !ready => ready = true,
-                Ok(WorkerHeard::Report(Report::Failed(errno), _)) => {
-                    break failed(Step::Start).call("fork", errno);
+                Ok(WorkerHeard::Report(Report::Failed(at, errno), _)) => {
+                    let (step, call) = at.named();
+                    break failed(step).call(call, errno);
                 }
                 Ok(WorkerHeard::Report(Report::Ended(..), _)) => {
                     break failed(Step::Start).detail("the worker ended before its function");
