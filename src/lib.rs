@@ -100,6 +100,7 @@ pub use spawn::{
 pub mod internals {
     pub use crate::machine::isa::{Condition, INSN_SIZE, Insn, Kind, Opcode};
     pub use crate::machine::model::{End, Model, Progress, World};
+    pub use crate::plan::{Found, Linked, LinkedSource, Optional};
 
     /// The program of a filter on this architecture: code, jt, jf, k.
     ///

@@ -15,6 +15,7 @@ mod identity;
 mod init;
 mod knob;
 mod landlock;
+mod linked;
 mod mount;
 mod proc;
 mod process;
@@ -37,6 +38,7 @@ pub use cgroup::{LimitRung, Strength};
 pub(crate) use compile::{BRIEF_SPAN, compile};
 pub(crate) use context::{Act, ActKind, Item, ItemKind, Recursive, SourceHow, SourcePlan};
 pub(crate) use identity::{IdPlan, MapWriter};
+pub use linked::{Found, Linked, LinkedSource, Optional};
 pub(crate) use seccomp::{
     Attach, Listener, NATIVE, SECRET_ARGUMENT, compile as compile_program, compile_filter,
 };
