@@ -17,7 +17,7 @@ mod supervise;
 mod verify;
 mod watchdog;
 
-pub(crate) use self::cgroup::{CpuFile, Group, Motion, Sheet, Tally, stop_tree};
+pub(crate) use self::cgroup::{CpuFile, Group, Motion, Sheet, Tally, group_io, group_stall, stop_tree};
 pub use self::cgroup::{
     CpuStats, FrozenBy, IoStats, LimitState, MemoryStats, Pressure, ProcessStats, Stall, Stats,
 };

@@ -344,24 +344,20 @@ impl Done<'_> {
             }
             return broken;
         };
-        let paths = self.policy.mounts().iter().map(|mount| (path_of(mount), mount.kind()));
-        let opaque = |kind: &MountKind| {
-            matches!(
-                kind,
-                MountKind::File(_)
-                    | MountKind::Symlink(_)
-                    | MountKind::Device
-                    | MountKind::Dev
-                    | MountKind::Mask
-                    | MountKind::Bind(_)
-            )
+        let items = || self.policy.mounts().iter().map(|mount| (path_of(mount), mount.kind()));
+        let legitimate = if refused.errno == libc::EEXIST {
+            // A link is made where something else has made an entry.
+            items().filter(|(path, _)| path.starts_with(&refused.path)).count() > 1
+        } else {
+            // Something on the way is not the sandbox's own, or a mask has nothing to hide.
+            let own = |kind: &MountKind| matches!(kind, MountKind::Tmpfs(_) | MountKind::Directory(_));
+            items().any(|(path, kind)| {
+                let above = refused.path.starts_with(&path) && path != refused.path && !own(kind);
+                above || path == refused.path && *kind == MountKind::Mask
+            })
         };
-        // Something else stands on the way, or in the place.
-        let mut others = paths.filter(|(path, kind)| {
-            refused.path.starts_with(path) && opaque(kind) || path.starts_with(&refused.path)
-        });
-        if others.next().is_none() {
-            broken.push(format!("{refused:?}, and nothing stands there"));
+        if !legitimate {
+            broken.push(format!("{refused:?}, and no item is the reason"));
         }
         broken
     }
