@@ -9,10 +9,11 @@ pub use crate::plan::{Found, Linked, LinkedSource, Optional};
 
 use crate::error::Result;
 use crate::host::{self, IdRange, KeyUsage, MountTable};
+use crate::plan;
 use crate::policy::Filter;
 use crate::process::{self, ProcessInfo};
 use crate::spawn::{self, IoStats, Stall};
-use crate::{plan, sys};
+use crate::sys;
 
 /// The program of a filter on this architecture: code, jt, jf, k.
 ///

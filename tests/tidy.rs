@@ -27,7 +27,7 @@ mod tests {
         ("group", 5),
         ("lower", 9),
         ("machine", 4),
-        ("memory", 9),
+        ("memory", 11),
         ("message", 3),
         ("mod", 2),
         ("mount", 3),
@@ -220,9 +220,10 @@ mod tests {
         let makers = ["SYS_clone", "SYS_clone3", "SYS_fork", "SYS_vfork", "fork", "vfork"];
         let mut faults = Vec::new();
         for (name, text) in texts("src", &["rs"]) {
-            // The table makes init's child, and a probe makes none.
-            let allowed = ["src/sys/machine.rs", "src/plan/init.rs", "src/host/features.rs"];
-            if name.contains("/tests") || allowed.contains(&name.as_str()) {
+            // The table makes init's child; a probe makes none; and there are lists of names.
+            let allowed =
+                ["src/sys/machine.rs", "src/plan/init.rs", "src/host/features.rs", "src/policy/seccomp/"];
+            if name.contains("/tests") || allowed.iter().any(|place| name.starts_with(place)) {
                 continue;
             }
             let found = words(&text).filter(|word| makers.contains(word));
