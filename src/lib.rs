@@ -61,6 +61,8 @@
 
 mod error;
 pub mod host;
+#[doc(hidden)]
+pub mod internals;
 mod lower;
 mod machine;
 mod plan;
@@ -101,24 +103,3 @@ pub use spawn::{
     NotifiedCall, OnExec, Pressure, ProcessStats, RefusedCall, Response, Stall, Stats, StatusFrom,
     Supervisor, SupervisorState,
 };
-
-/// For the crate's own tests: no promise is made about anything in it.
-#[doc(hidden)]
-pub mod internals {
-    pub use crate::machine::isa::{Condition, INSN_SIZE, Insn, Kind, Opcode};
-    pub use crate::machine::model::{End, Model, Progress, World};
-
-    /// The program of a filter on this architecture: code, jt, jf, k.
-    ///
-    /// # Errors
-    /// A filter over the kernel's length.
-    pub fn compile_filter(filter: &super::Filter) -> super::Result<Vec<(u16, u8, u8, u32)>> {
-        super::plan::compile_filter(filter)
-    }
-
-    /// The machine's text of this architecture.
-    #[must_use]
-    pub fn machine_text() -> &'static [u8] {
-        super::sys::machine_text()
-    }
-}

@@ -8,7 +8,7 @@ mod support;
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::fs::{self, File};
     use std::thread;
     use std::time::{Duration, Instant};
 
@@ -162,6 +162,32 @@ mod tests {
         let stubborn = "trap '' PIPE TERM; while :; do echo yes; done";
         let outcome = run(system().output_limit(1_000), stubborn);
         assert_eq!(outcome.verdict(), Verdict::TooMuchOutput { limit: 1_000 });
+    }
+
+    /// A machine that has no thread left is no reason for the caller to panic.
+    #[test]
+    fn output_is_collected_without_a_thread() {
+        alone(|| {
+            let threads = || fs::read_dir("/proc/self/task").unwrap().count();
+            // What the crate keeps for itself is made now.
+            run(system(), "true");
+            let before = threads();
+            let child = shell(&system().build().unwrap(), "echo out; sleep 1; echo err >&2; echo more")
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let waiting = thread::spawn(move || child.wait_with_output().unwrap());
+            let mut most = 0;
+            while !waiting.is_finished() {
+                most = most.max(threads());
+                thread::sleep(Duration::from_millis(5));
+            }
+            let outcome = waiting.join().unwrap();
+            assert_eq!(outcome.stdout, b"out\nmore\n");
+            assert_eq!(outcome.stderr, b"err\n");
+            assert_eq!(most, before + 1, "the one that waits, and no other");
+        });
     }
 
     #[test]

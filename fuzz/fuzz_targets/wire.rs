@@ -9,16 +9,11 @@ use ringfence::internals::{INSN_SIZE, Insn};
 mod wire;
 
 fuzz_target!(|bytes: &[u8]| {
-    match wire::Message::from_bytes(bytes) {
-        Some(message) => assert_eq!(message.to_bytes(), bytes),
-        None => assert!(
-            bytes.len() != wire::MESSAGE_SIZE
-                || bytes[4..] != *b"CNFR"
-                || bytes[0] == 0
-                || bytes[0] > 4
-                || bytes[1..4] != [0; 3]
-        ),
-    }
+    // Five words, eight bytes each, little-endian, with a name behind them.
+    let is_one = matches!(bytes, [1..=5, 0, 0, 0, b'C', b'N', b'F', b'R']);
+    let message = wire::Message::from_bytes(bytes);
+    assert_eq!(message.is_some(), is_one);
+    assert!(message.is_none_or(|message| message.to_bytes() == bytes));
     match Insn::from_bytes(bytes) {
         Some(insn) => assert_eq!(insn.to_bytes()[..], bytes[..INSN_SIZE]),
         None => assert!(bytes.len() < INSN_SIZE),

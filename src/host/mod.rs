@@ -51,6 +51,8 @@ pub use proc_view::ProcView;
 pub use process_limit::CgroupProcesses;
 pub use process_limit::KeyUsage;
 pub use process_limit::ProcessLimits;
+pub(crate) use process_limit::directory as process_group;
+pub(crate) use process_limit::key_usage;
 pub use refusal::Refusal;
 pub use refusal::RefusedStep;
 pub use refusal::Within;
@@ -61,6 +63,8 @@ pub use status::SeccompMode;
 pub use status::Status;
 pub use subid::IdRange;
 pub use subid::Subordinate;
+pub(crate) use subid::ranges as subordinate_ranges;
+pub(crate) use subid::service as subordinate_service;
 pub use sysctl::Sysctl;
 pub use systemd::{Systemd, SystemdManager};
 

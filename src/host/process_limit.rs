@@ -58,7 +58,7 @@ pub(super) fn processes(cgroup: Option<&str>, mounts: Option<&MountTable>) -> Pr
 /// Finds the control group that counts processes: the directory where its hierarchy is mounted, and its own.
 ///
 /// cgroups(7), "/proc/[pid]/cgroup": a line `0::/path` is of version 2, one such as `8:pids:/path` of version 1.
-pub(super) fn directory(text: &str, mounts: &MountTable) -> Option<(PathBuf, PathBuf)> {
+pub(crate) fn directory(text: &str, mounts: &MountTable) -> Option<(PathBuf, PathBuf)> {
     text.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
         let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -104,7 +104,7 @@ fn group(directory: &Path) -> Option<CgroupProcesses> {
 }
 
 /// The line of /proc/key-users for this uid: `uid: usage all/instantiated keys/max bytes/max`.
-pub(super) fn key_usage(text: &str, uid: u32) -> Option<KeyUsage> {
+pub(crate) fn key_usage(text: &str, uid: u32) -> Option<KeyUsage> {
     let line = text.lines().find_map(|line| {
         let (owner, rest) = line.split_once(':')?;
         if owner.trim().parse() == Ok(uid) { Some(rest) } else { None }

@@ -68,7 +68,7 @@ fn helper(name: &str) -> Option<PathBuf> {
 }
 
 /// The ranges of those lines `owner:start:count` whose owner, a name or a number, is among `owners`.
-pub(super) fn ranges(text: &str, owners: &[&str]) -> Vec<IdRange> {
+pub(crate) fn ranges(text: &str, owners: &[&str]) -> Vec<IdRange> {
     text.lines().filter_map(|line| range(line.trim(), owners)).collect()
 }
 
@@ -86,7 +86,7 @@ fn range(line: &str, owners: &[&str]) -> Option<IdRange> {
 }
 
 /// The services of the `subid:` line of /etc/nsswitch.conf, unless they are just `files`.
-pub(super) fn service(text: &str) -> Option<String> {
+pub(crate) fn service(text: &str) -> Option<String> {
     let line = text.lines().find_map(|line| line.trim().strip_prefix("subid:"))?;
     let services = line.split('#').next()?.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
     if services.is_empty() || services == "files" { None } else { Some(services) }

@@ -20,6 +20,7 @@ mod init;
 mod join;
 mod knob;
 mod landlock;
+mod linked;
 mod mount;
 mod proc;
 mod process;
@@ -47,6 +48,7 @@ pub(crate) use enter::enter;
 pub(crate) use fork::ForkInput;
 pub(crate) use identity::{IdPlan, MapWriter};
 pub(crate) use join::{Entry, JoinPlan};
+pub use linked::{Found, Linked, LinkedSource, Optional};
 pub(crate) use seccomp::{
     Attach, Listener, NATIVE, SECRET_ARGUMENT, compile as compile_program, compile_filter,
 };

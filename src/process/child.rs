@@ -1,10 +1,11 @@
 //! A running program: pidfd first, wait, kill, signals, streams. Dropping it kills and reaps everything inside.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -180,15 +181,10 @@ impl Child {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             Error::new(ErrorKind::Process, Step::Wait, "output").call("read", errno)
         };
-        let left = AtomicU64::new(self.running.fence.policy.clocks().output.unwrap_or(u64::MAX));
-        let (out, err) = thread::scope(|scope| {
-            let reader = scope.spawn(|| self.collect(stderr, &left));
-            let out = self.collect(stdout, &left);
-            let err = reader.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
-            (out, err)
-        });
+        let collected = self.collect([stdout.map(OwnedFd::from), stderr.map(OwnedFd::from)]);
         let outcome = self.wait()?;
-        Ok(Outcome { stdout: out.map_err(failed)?, stderr: err.map_err(failed)?, ..outcome })
+        let [stdout, stderr] = collected.map_err(failed)?;
+        Ok(Outcome { stdout, stderr, ..outcome })
     }
 
     /// Kills everything inside, and returns once it is gone: the kernel lets the first process of a pid namespace be
@@ -252,37 +248,69 @@ impl Child {
         sys::send_signal(self.running.parent.pidfd(), signal).map_err(failed)
     }
 
-    /// Reads a stream to its end, or until both together have given more than may be left. Once everything inside has ended,
-    /// what is there is all: whoever else still holds the other end is not the program.
-    fn collect(&self, stream: Option<impl Read + AsFd>, left: &AtomicU64) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let Some(mut stream) = stream else { return Ok(bytes) };
+    /// What two streams bring until both have ended, or the program has and nothing is left in them: what it started and
+    /// left behind may hold them open. No thread is made for it: there may be none to be had.
+    fn collect(&self, streams: [Option<OwnedFd>; 2]) -> io::Result<[Vec<u8>; 2]> {
+        let mut streams = streams.map(|stream| stream.map(File::from));
+        let mut bytes = [Vec::new(), Vec::new()];
+        let mut left = self.running.fence.policy.clocks().output.unwrap_or(u64::MAX);
         let mut chunk = vec![0; CHUNK];
+        'reading: while let Some(ready) = self.ready(&streams)? {
+            for ((stream, bytes), _) in
+                streams.iter_mut().zip(&mut bytes).zip(ready).filter(|(_, ready)| *ready != 0)
+            {
+                let Some(file) = stream else { continue };
+                let count = match file.read(&mut chunk) {
+                    Ok(0) => {
+                        *stream = None;
+                        continue;
+                    }
+                    Ok(count) => count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                };
+                let wrote = u64::try_from(count).unwrap_or(u64::MAX);
+                let kept = usize::try_from(left).map_or(count, |left| left.min(count));
+                bytes.extend_from_slice(&chunk[..kept]);
+                if left < wrote {
+                    self.flooded.store(true, Ordering::SeqCst);
+                    // Whether it could be killed shows in the wait that follows.
+                    self.running.parent.end();
+                    break 'reading;
+                }
+                left -= wrote;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Waits until one of them can be read; `None` where none will be any more.
+    fn ready(&self, streams: &[Option<File>; 2]) -> io::Result<Option<[i16; 2]>> {
+        let pidfd = self.running.parent.pidfd();
         loop {
-            match sys::readable_fds([stream.as_fd(), self.running.parent.pidfd()], -1) {
-                Ok([0, 0]) | Err(libc::EINTR) => continue,
-                Ok([0, _]) if !sys::poll_fd(stream.as_fd(), 0).unwrap_or(false) => return Ok(bytes),
-                Ok(_) => {}
-                Err(errno) => return Err(io::Error::from_raw_os_error(errno)),
+            if streams.iter().all(Option::is_none) {
+                return Ok(None);
             }
-            let count = match stream.read(&mut chunk) {
-                Ok(0) => return Ok(bytes),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+            // In the place of one that has ended stands one that says nothing new.
+            let [one, other] = streams.each_ref().map(|stream| stream.as_ref().map_or(pidfd, AsFd::as_fd));
+            let of_streams = |ready: [i16; 2]| {
+                let [one, other] =
+                    [0, 1].map(|index| if streams[index].is_some() { ready[index] } else { 0 });
+                (one != 0 || other != 0).then_some([one, other])
             };
-            let wrote = u64::try_from(count).unwrap_or(u64::MAX);
-            let before = left
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(wrote)));
-            let before = before.unwrap_or(0);
-            let kept = usize::try_from(before).map_or(count, |before| before.min(count));
-            bytes.extend_from_slice(&chunk[..kept]);
-            if before < wrote {
-                self.flooded.store(true, Ordering::SeqCst);
-                // Whether it could be killed shows in the wait that follows.
-                self.running.parent.end();
-                return Ok(bytes);
+            let polled = match sys::readable_fds([one, other, pidfd], -1) {
+                Err(libc::EINTR) => continue,
+                polled => polled.map_err(io::Error::from_raw_os_error)?,
+            };
+            if let Some(ready) = of_streams([polled[0], polled[1]]) {
+                return Ok(Some(ready));
             }
+            if polled[2] == 0 {
+                continue;
+            }
+            // The program has ended; what it wrote before that may have come between.
+            let last = sys::readable_fds([one, other], 0).unwrap_or([0, 0]);
+            return Ok(of_streams(last));
         }
     }
 

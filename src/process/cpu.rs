@@ -90,11 +90,11 @@ fn tree(root: i32) -> Option<Duration> {
     Some(tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)))
 }
 
-fn times(stat: &str) -> u64 {
+pub(crate) fn times(stat: &str) -> u64 {
     // The name can hold anything, the last bracket ends it.
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
     let numbers = fields.split_ascii_whitespace().skip(TIMES.start).take(TIMES.len());
-    numbers.filter_map(|number| number.parse::<u64>().ok()).sum()
+    numbers.filter_map(|number| number.parse::<u64>().ok()).fold(0, u64::saturating_add)
 }
 
 /// Children of all its threads (proc_tid_children(5), since Linux 3.5, `CONFIG_PROC_CHILDREN`).

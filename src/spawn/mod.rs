@@ -21,7 +21,9 @@ mod verify;
 mod watchdog;
 mod worker;
 
-pub(crate) use self::cgroup::{CpuFile, Group, Motion, Sheet, Tally, end_tree, stop_tree};
+pub(crate) use self::cgroup::{
+    CpuFile, Group, Motion, Sheet, Tally, end_tree, group_io, group_stall, stop_tree,
+};
 pub use self::cgroup::{
     CpuStats, FrozenBy, IoStats, LimitState, MemoryStats, Pressure, ProcessStats, Stall, Stats,
 };

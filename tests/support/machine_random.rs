@@ -13,15 +13,24 @@ const RECORDS_COUNT: u64 = 6;
 /// Tables in one image, each going on where the one before ended.
 const BATCH: usize = 25;
 
-/// xorshift64*
-struct Dice(u64);
+/// Numbers of given bytes, two for each; where they have run out, of xorshift64*.
+struct Dice {
+    bytes: Vec<u8>,
+    state: u64,
+}
 
 impl Dice {
     fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        let word = match (self.bytes.pop(), self.bytes.pop()) {
+            (Some(high), Some(low)) => u64::from(u16::from_le_bytes([low, high])),
+            _ => {
+                self.state ^= self.state >> 12;
+                self.state ^= self.state << 25;
+                self.state ^= self.state >> 27;
+                self.state
+            }
+        };
+        word.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
     fn below(&mut self, limit: u64) -> u64 {
@@ -247,14 +256,14 @@ impl Maker {
     }
 }
 
-fn batch(arch: &'static Arch, seed: u64) -> Program {
-    let dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+fn batch(arch: &'static Arch, seed: u64, bytes: Vec<u8>, tables: usize) -> Program {
+    let dice = Dice { bytes, state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 };
     let mut maker = Maker { dice, program: Program::prepared(arch), first: 0, count: 0 };
     for cell in 0..CELLS_COUNT {
         let value = maker.dice.value();
         maker.program.push(set(CELLS + 8 * cell, Arg::Const(value), Arg::Const(0)));
     }
-    for _ in 0..BATCH {
+    for _ in 0..tables {
         maker.add();
     }
     let mut program = maker.program.finish(seed & 0x7f);
@@ -272,24 +281,35 @@ fn batch(arch: &'static Arch, seed: u64) -> Program {
 pub(crate) fn compare(bench: &Bench, tables: usize) {
     let (mut coverage, mut retries) = (Coverage::new(), 0);
     for seed in 1..=tables.div_ceil(BATCH) as u64 {
-        let program = batch(bench.arch, seed);
-        let Verdict { stdout, status, coverage: seen, retries: again } = predict(&program).unwrap();
-        let output = bench.run(&format!("random-{seed}"), &program);
-        let name = bench.arch.name;
-        assert_eq!(output.status.code(), Some(status), "{name}, seed {seed}: {:?}", output.status);
-        assert_eq!(output.stdout.len(), stdout.len(), "{name}, seed {seed}: bytes written");
-        // The dump of all memory comes last.
-        let dump_at = stdout.len() - program.memory.len();
-        for (at, (is, must)) in output.stdout.iter().zip(&stdout).enumerate() {
-            let address = DATA.wrapping_add(at as u64).wrapping_sub(dump_at as u64);
-            assert_eq!(is, must, "{name}, seed {seed}: byte {at} of the output, memory at {address:#x}");
-        }
-        for (key, count) in seen {
+        let verdict = compare_one(bench, seed, &batch(bench.arch, seed, Vec::new(), BATCH));
+        for (key, count) in verdict.coverage {
             *coverage.entry(key).or_default() += count;
         }
-        retries += again;
+        retries += verdict.retries;
     }
     assert_covered(&coverage, retries);
+}
+
+/// Runs one table that is made of `bytes`, and compares its image with the model.
+#[cfg(fuzzing)]
+pub(crate) fn compare_bytes(bench: &Bench, bytes: &[u8]) {
+    let seed = bytes.first().copied().map_or(0, u64::from);
+    compare_one(bench, seed, &batch(bench.arch, seed, bytes.to_vec(), 1));
+}
+
+fn compare_one(bench: &Bench, seed: u64, program: &Program) -> Verdict {
+    let verdict = predict(program).unwrap();
+    let output = bench.run(&format!("random-{seed}"), program);
+    let name = bench.arch.name;
+    assert_eq!(output.status.code(), Some(verdict.status), "{name}, seed {seed}: {:?}", output.status);
+    assert_eq!(output.stdout.len(), verdict.stdout.len(), "{name}, seed {seed}: bytes written");
+    // The dump of all memory comes last.
+    let dump_at = verdict.stdout.len() - program.memory.len();
+    for (at, (is, must)) in output.stdout.iter().zip(&verdict.stdout).enumerate() {
+        let address = DATA.wrapping_add(at as u64).wrapping_sub(dump_at as u64);
+        assert_eq!(is, must, "{name}, seed {seed}: byte {at} of the output, memory at {address:#x}");
+    }
+    verdict
 }
 
 /// Every way of every opcode that goes on, a good many times.

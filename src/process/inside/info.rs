@@ -96,7 +96,7 @@ pub(super) fn read(entry: &Entry, depth: usize) -> Option<ProcessInfo> {
 }
 
 /// From the text of `stat`, in which the command stands in brackets and may hold anything, and of `status`.
-fn parse(stat: &[u8], status: &str, depth: usize) -> Option<ProcessInfo> {
+pub(crate) fn parse(stat: &[u8], status: &str, depth: usize) -> Option<ProcessInfo> {
     let open = stat.iter().position(|byte| *byte == b'(')?;
     let close = stat.iter().rposition(|byte| *byte == b')')?;
     let pid = str::from_utf8(stat.get(..open)?).ok()?.trim().parse().ok()?;
@@ -123,7 +123,7 @@ fn parse(stat: &[u8], status: &str, depth: usize) -> Option<ProcessInfo> {
 }
 
 /// Each ends with a NUL.
-fn arguments(bytes: &[u8]) -> Vec<OsString> {
+pub(crate) fn arguments(bytes: &[u8]) -> Vec<OsString> {
     let Some(bytes) = bytes.strip_suffix(b"\0").or_else(|| (!bytes.is_empty()).then_some(bytes)) else {
         return Vec::new();
     };

@@ -9,6 +9,7 @@ mod info;
 mod signal;
 
 pub use info::{ProcessInfo, ProcessRole, ProcessState};
+pub(crate) use info::{arguments as process_arguments, parse as process_info};
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -26,6 +26,7 @@ pub(crate) use control::Motion;
 pub use report::LimitState;
 pub(crate) use stats::CpuFile;
 pub use stats::{CpuStats, IoStats, MemoryStats, Pressure, ProcessStats, Stall, Stats};
+pub(crate) use stats::{io_stat as group_io, stall as group_stall};
 pub(crate) use stop::{end_tree, set_motion as stop_tree};
 pub(crate) use tally::{Sheet, Tally};
 pub(super) use ward::Ward;

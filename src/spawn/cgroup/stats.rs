@@ -202,7 +202,7 @@ fn unified(dir: &Path) -> Stats {
             throttled_periods: cpu.get("nr_throttled"),
             throttled: cpu.micros("throttled_usec"),
         },
-        io: io_stat(files::read(&dir.join("io.stat")).ok().as_deref()),
+        io: files::read(&dir.join("io.stat")).map(|text| io_stat(&text)).unwrap_or_default(),
         processes: ProcessStats::default(),
         pressure: Pressure {
             cpu: pressure(dir, "cpu.pressure"),
@@ -215,8 +215,7 @@ fn unified(dir: &Path) -> Stats {
 }
 
 /// `MAJOR:MINOR rbytes=N wbytes=N rios=N wios=N …`, a line for each device that was used.
-fn io_stat(text: Option<&str>) -> IoStats {
-    let Some(text) = text else { return IoStats::default() };
+pub(crate) fn io_stat(text: &str) -> IoStats {
     let sum = |name: &str| {
         let words = text.split_whitespace().filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
         Some(words.filter_map(|value| value.parse::<u64>().ok()).fold(0, u64::saturating_add))
@@ -229,7 +228,7 @@ fn pressure(dir: &Path, file: &str) -> Option<Stall> {
 }
 
 /// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and the same for `full`.
-fn stall(text: &str) -> Option<Stall> {
+pub(crate) fn stall(text: &str) -> Option<Stall> {
     let line = |kind: &str| text.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(' '));
     let value = |line: &str, name: &str| {
         line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
@@ -311,13 +310,12 @@ mod tests {
     #[test]
     fn io_of_several_devices_is_summed() {
         let text = "8:0 rbytes=4096 wbytes=1 rios=2 wios=1 dbytes=9 dios=9\n253:0 \n8:16 rbytes=1 wbytes=2 rios=3 wios=4\n";
-        let io = io_stat(Some(text));
+        let io = io_stat(text);
         assert_eq!(
             (io.read_bytes, io.write_bytes, io.reads, io.writes),
             (Some(4097), Some(3), Some(5), Some(5))
         );
-        assert_eq!(io_stat(Some("")).reads, Some(0), "nothing was read yet");
-        assert_eq!(io_stat(None), IoStats::default());
+        assert_eq!(io_stat("").reads, Some(0), "nothing was read yet");
     }
 
     #[test]

@@ -1,0 +1,52 @@
+//! Random policies on random hosts: what is accepted is without a mistake, and where a plan reaches its end on an imagined
+//! kernel, whatever call failed on the way, every required item is there. The fuzz targets `compile` and `mounts` do the same.
+
+#[cfg(test)]
+#[path = "support/oracle.rs"]
+mod oracle;
+
+#[cfg(test)]
+mod tests {
+    use crate::oracle::spec::About;
+    use crate::oracle::{Seen, examine};
+
+    const ROUNDS: u64 = 1_500;
+
+    /// xorshift64*: the same bytes in each run.
+    fn bytes(seed: u64) -> Vec<u8> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut word = || {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes()
+        };
+        (0..48).flat_map(|_| word()).collect()
+    }
+
+    fn all(about: About) -> Seen {
+        let mut sum = Seen::default();
+        for seed in 1..=ROUNDS {
+            let seen = examine(&bytes(seed), about);
+            sum.mistaken += seen.mistaken;
+            sum.refused += seen.refused;
+            sum.plans += seen.plans;
+            sum.ended += seen.ended;
+            sum.ended_all_the_same += seen.ended_all_the_same;
+        }
+        sum
+    }
+
+    #[test]
+    fn every_required_item_of_a_random_policy_has_its_calls() {
+        let seen = all(About::Everything);
+        assert!(seen.mistaken > 50 && seen.refused > 20, "{seen:?}");
+        assert!(seen.plans > 100 && seen.ended > 100 && seen.ended_all_the_same > 10, "{seen:?}");
+    }
+
+    #[test]
+    fn a_random_mount_tree_is_refused_or_stands_as_it_was_asked_for() {
+        let seen = all(About::Mounts);
+        assert!(seen.mistaken > 100 && seen.plans > 100 && seen.ended > 50, "{seen:?}");
+    }
+}
