@@ -267,7 +267,10 @@ fn prepare(
     let (tail, cells) = command_tail(fence, plan, request, Arrival::Window);
     let tail_at = usize::try_from(plan.tail_at).unwrap_or(0);
     let room = if request.when == When::Later { ROOM } else { 0 };
-    let brief = Brief::new(tail_at + tail.segment.len().max(room))?;
+    let brief = Brief::new(tail_at + tail.segment.len().max(room)).map_err(|error| {
+        let errno = error.raw_os_error().unwrap_or(0);
+        error.causes_found(causes(Step::Image, errno, &fence.host, plan.set))
+    })?;
     super::parent::fill(&brief, plan, &sources, request);
     if plan.filter.as_ref().and_then(Attach::secret).is_some() {
         super::parent::draw_secret(&brief)?;
@@ -324,8 +327,10 @@ fn start(
 ) -> Result<(Parent, Code, u64)> {
     let plan = &compiled.plan;
     let sockets = super::parent::sockets()?;
-    let caller = sys::open_pidfd(process::id().cast_signed())
-        .map_err(|errno| Error::new(ErrorKind::Setup, Step::Tether, "caller").call("pidfd_open", errno))?;
+    let caller = sys::open_pidfd(process::id().cast_signed()).map_err(|errno| {
+        let error = Error::new(ErrorKind::Setup, Step::Tether, "caller").call("pidfd_open", errno);
+        error.causes_found(causes(Step::Tether, errno, &fence.host, plan.set))
+    })?;
     let place = super::parent::descriptors(plan, request, sources, (&sockets.1, &brief, &caller));
     let free = place.iter().map(|(_, to)| to + 1).max().unwrap_or(0).max(plan.passed_at);
     super::parent::note_descriptors(&brief, free);

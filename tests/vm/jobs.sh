@@ -37,16 +37,26 @@ without() {
 
 knob() { [ -e "/proc/sys/$1" ] && echo "$2" >"/proc/sys/$1"; }
 
-# Ubuntu's restriction lets the clone of a user namespace succeed, into a profile without capabilities. Debian's kernels
-# lack the switch, so the test programs get such a profile from their start: what it refuses is AppArmor's own doing, and
-# an unprivileged caller has no capability before the clone either.
+# Ubuntu's restriction gives whoever makes a user namespace a profile without capabilities, so that the clone succeeds and a
+# later step is refused. Debian's kernels lack that switch. Its effect is emulated by profiles of the test programs; what
+# is refused is AppArmor's own doing. Without capabilities from the start the clone itself is refused; with a profile that
+# the set-up enters when its image is executed, a later step is.
 apparmor_on() {
     [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] || { why="AppArmor is not on"; return 1; }
     [ -x /usr/sbin/apparmor_parser ] || { why="no apparmor_parser"; return 1; }
-    echo "profile unprivileged_userns $programs_below/** flags=(attach_disconnected,mediate_deleted) {
-        network, signal, ptrace, unix, dbus, mount, umount, pivot_root, file, deny capability, }" >/run/profile
+    # A memfd is called "/" here.
+    rules='network, signal, ptrace, unix, dbus, mount, umount, pivot_root, /{,**} rwlkm, /[^m]** ix,'
+    flags='flags=(attach_disconnected,mediate_deleted)'
+    case $1 in
+    early) echo "profile unprivileged_userns $programs_below/** $flags { $rules / ix, deny capability, }" ;;
+    late)
+        echo "profile unprivileged_userns $flags { $rules / ix, deny capability, }"
+        echo "profile caller $programs_below/** $flags { $rules capability, / px -> unprivileged_userns, }"
+        ;;
+    esac >/run/profile
     /usr/sbin/apparmor_parser --skip-cache --replace /run/profile >/run/out 2>&1 || {
         why="apparmor_parser: $(tail -n 1 /run/out)"
+        rm /run/profile
         return 1
     }
 }
@@ -66,7 +76,8 @@ configuration() {
     -) ;;
     limit) knob user/max_user_namespaces 0 || why="no user.max_user_namespaces" ;;
     debian) knob kernel/unprivileged_userns_clone 0 || why="this kernel has no kernel.unprivileged_userns_clone" ;;
-    apparmor) apparmor_on ;;
+    apparmor) apparmor_on early ;;
+    apparmor-late) apparmor_on late ;;
     esac
     [ -z "$why" ] || echo "@@note $config $why"
 }
@@ -96,7 +107,7 @@ run() {
         ;;
     esac
     # shellcheck disable=SC2046,SC2086
-    set -- $(without "$(kernel_words)" "$less") $words "caller=$caller"
+    set -- $(without "$(kernel_words)" "$less") $words "caller=$caller" ${calls:+filter}
     RINGFENCE_EXPECT=$(echo "$*" | tr ' ' ,)
     export RINGFENCE_EXPECT RUST_BACKTRACE=0
     if [ -n "$calls" ]; then unset RINGFENCE_UNFILTERED; else export RINGFENCE_UNFILTERED=1; fi

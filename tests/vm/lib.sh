@@ -193,7 +193,8 @@ make_initramfs() {
 # --- booting -------------------------------------------------------------------------------------------------------
 
 # boot_kernel SUITE PLACE LIMIT [PARAMETER]...: boots it with these parameters of the kernel for at most so many seconds.
-# PLACE/console has the kernel's messages, PLACE/raw what was written to the second serial line.
+# PLACE/console has the kernel's messages, PLACE/raw what was written to the second serial line. $RINGFENCE_VM_APPEND is
+# for parameters of one run, such as loglevel=7.
 #
 # Without cmpxchg16b: with it 6.12 panicked in its allocator under QEMU 7.2, with a wrong EFLAGS behind that instruction in the
 # register dumps. Without it no run has; few were made, so the emulation is the likely cause and not a proven one.
@@ -206,6 +207,6 @@ boot_kernel() {
         -m "${RINGFENCE_VM_MEMORY:-2G}" -smp "${RINGFENCE_VM_CPUS:-2}" -nodefaults -display none -no-reboot \
         -serial "file:$place/console" -serial "file:$place/raw" \
         -kernel "$work/kernel/$suite/vmlinuz" -initrd "$work/initramfs.cpio" \
-        -append "console=ttyS0 quiet panic=-1 mitigations=off $*" </dev/null 2>"$place/qemu" || true
+        -append "console=ttyS0 quiet panic=-1 mitigations=off $* ${RINGFENCE_VM_APPEND:-}" </dev/null 2>"$place/qemu" || true
     tr -d '\r' <"$place/raw" >"$place/log"
 }
