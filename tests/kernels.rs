@@ -82,12 +82,14 @@ mod tests {
         assert!(submounts.contains(&"/dev/shm"), "nothing is mounted on /dev/shm: nothing would be tested");
         let builder = || system().bind("/dev", "/host", Access::ReadOnly);
         let seen = says(builder(), "while read -r line; do echo \"$line\"; done < /proc/self/mountinfo");
+        let lines: Vec<Vec<&str>> = seen.lines().map(|line| line.split(' ').collect()).collect();
         let mut found = 0;
-        for line in seen.lines() {
-            let parts: Vec<&str> = line.split(' ').collect();
+        for parts in &lines {
             if parts[4] == "/host" || parts[4].starts_with("/host/") {
                 found += 1;
-                assert!(parts[5].split(',').any(|option| option == "ro"), "{line}");
+                // What another mount covers nobody reaches; before Linux 5.12 it cannot be restricted either.
+                let covered = lines.iter().any(|other| other[1] == parts[0] && other[4] == parts[4]);
+                assert!(covered || parts[5].split(',').any(|option| option == "ro"), "{parts:?}");
             }
         }
         assert_eq!(found, submounts.len() + 1, "{seen}");

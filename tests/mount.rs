@@ -10,13 +10,14 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::process::Command;
 
+    use ringfence::host::Features;
     use ringfence::{
         Access, Builder, Execution, FileItem, Mistake, Mount, MountKind, NamespaceSets, Namespaces,
         ProcMount, ProcRung, Root, Sandbox, Step, Submounts, Tmpfs,
     };
 
     use super::support::{
-        Scratch, build, compile, handed, is_inside, is_root, lacks, mode, mountinfo, python, refused,
+        Scratch, build, compile, handed, is_inside, is_root, mode, mountinfo, offers, python, refused,
         rerun_with_mounts, rerun_without, run_sh, sandbox, sh, skip, static_program,
     };
 
@@ -83,7 +84,7 @@ mod tests {
         if is_root() {
             assert_eq!(sh(&build(builder.clone().namespaces(without_user())), "ls /data/sub"), "under");
         }
-        if is_root() && !lacks("CLONE_TREES") {
+        if is_root() && offers(Features::CLONE_TREES) {
             assert_eq!(sh(&build(builder), "ls /data/sub"), "under");
         } else {
             // In a user namespace the kernel refuses to uncover what a mount hides.
@@ -91,6 +92,22 @@ mod tests {
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error:#}");
             assert!(error.to_string().contains("/data"), "{error:#}");
         }
+    }
+
+    #[test]
+    fn a_read_only_bind_covers_what_is_stacked_below_it() {
+        const NAME: &str = "a_read_only_bind_covers_what_is_stacked_below_it";
+        if !is_inside(NAME) {
+            let scratch = Scratch::new();
+            let tree = scratch.directory("tree");
+            scratch.directory("tree/sub");
+            let script = "mount -t tmpfs -o mode=1777,nosuid,nodev a \"$TREE/sub\"; mkdir \"$TREE/sub/deep\"
+                mount -t tmpfs -o mode=1777,noexec b \"$TREE/sub/deep\"; mount -t tmpfs -o mode=1777 c \"$TREE/sub\"";
+            return rerun_with_mounts(NAME, script, &[("TREE", &tree)]);
+        }
+        let sandbox = build(sandbox().bind(handed("TREE"), "/data", Access::ReadOnly));
+        let (_, out, err) = run_sh(&sandbox, "ls /data/sub; echo x >/data/sub/x");
+        assert!(out.is_empty() && err.contains("Read-only file system"), "{out} {err}");
     }
 
     #[test]
@@ -129,7 +146,7 @@ mod tests {
         fs::rename(&tree, scratch.at("moved")).expect("rename");
         scratch.directory("tree");
         let whole = Mount::bind_fd(open, "/data");
-        if lacks("MOUNT_SETATTR") {
+        if !offers(Features::MOUNT_SETATTR) {
             let error = compile(&sandbox().mount(whole.clone())).map(drop).unwrap_err();
             assert!(error.to_string().contains("exclude them"), "{error}");
         }
@@ -291,7 +308,7 @@ mod tests {
             (ProcRung::HostReadOnly, "test -e /proc/sys && echo yes", "yes"),
             (ProcRung::Absent, "ls -A /proc", ""),
         ] {
-            if rung == ProcRung::FreshPidSubset && lacks("PROC_SUBSET_PID") {
+            if rung == ProcRung::FreshPidSubset && !offers(Features::PROC_SUBSET_PID) {
                 continue;
             }
             let proc = MountKind::Proc(ProcMount { ladder: vec![rung] });

@@ -45,6 +45,10 @@ pub(super) fn of_step(host: &Host, refusal: &Refusal) -> Vec<Cause> {
         RefusedStep::ProcMount => proc_mount(host, refusal),
         RefusedStep::MemfdExec => memfd(host, refusal),
         RefusedStep::Keyring => keyring(host, refusal),
+        RefusedStep::Pidfd => match refusal.errno {
+            libc::ENOSYS => missing(host, Features::PIDFD_OPEN),
+            _ => Vec::new(),
+        },
         RefusedStep::Capabilities => lacking(host, refusal, &SETPCAP),
         RefusedStep::Groups => groups(host, refusal),
         RefusedStep::Ids => [lacking(host, refusal, &SETUID), lacking(host, refusal, &SETGID)].concat(),

@@ -234,6 +234,30 @@ impl MountTable {
         stacked.iter().rev().find(|entry| !is_covered(entry)).copied()
     }
 
+    /// Whether no path leads into this mount: another one covers it, what it lies on, or the way to it.
+    #[must_use]
+    pub fn is_hidden(&self, entry: &MountEntry) -> bool {
+        if self.children(entry.id).any(|child| child.mount_point == entry.mount_point) {
+            return true;
+        }
+        let mut at = entry;
+        // Each round goes to a parent; a file that was read while mounts changed may have a circle.
+        for _ in &self.entries {
+            let Some(parent) = self.entries.iter().find(|other| other.id == at.parent && other.id != at.id)
+            else {
+                return false;
+            };
+            let is_in_the_way = |other: &MountEntry| {
+                other.mount_point != at.mount_point && at.mount_point.starts_with(&other.mount_point)
+            };
+            if parent.mount_point != at.mount_point && self.children(parent.id).any(is_in_the_way) {
+                return true;
+            }
+            at = parent;
+        }
+        false
+    }
+
     /// The mount that `path`, absolute and without `..` and links, lies on.
     #[must_use]
     pub fn holding(&self, path: &Path) -> Option<&MountEntry> {

@@ -41,6 +41,8 @@ pub enum RefusedStep {
     MemfdExec,
     /// Joining a new session keyring.
     Keyring,
+    /// Opening a pidfd of the caller's process: pidfd_open(2).
+    Pidfd,
     /// Changing the capability sets, the bounding set or the securebits.
     Capabilities,
     /// setgroups(2).

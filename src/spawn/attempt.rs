@@ -338,8 +338,10 @@ fn start(
 ) -> Result<(Parent, Code, u64)> {
     let plan = &compiled.plan;
     let sockets = super::parent::sockets()?;
-    let caller = sys::open_pidfd(process::id().cast_signed())
-        .map_err(|errno| Error::new(ErrorKind::Setup, Step::Tether, "caller").call("pidfd_open", errno))?;
+    let caller = sys::open_pidfd(process::id().cast_signed()).map_err(|errno| {
+        let error = Error::new(ErrorKind::Setup, Step::Tether, "caller").call("pidfd_open", errno);
+        error.causes_found(causes(Step::Tether, errno, &fence.host, plan.set))
+    })?;
     let mut place = super::parent::descriptors(plan, request, sources, (&sockets.1, &brief, &caller));
     let joined = match (&request.site, &plan.entry) {
         (Some(site), Entry::Living(join)) => Some((site.door()?, site.namespaces(join)?)),

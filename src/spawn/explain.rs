@@ -90,6 +90,9 @@ pub(super) fn causes(step: Step, errno: i32, host: &Host, set: Namespaces) -> Ve
         Step::Proc => RefusedStep::ProcMount,
         Step::Image | Step::Start => RefusedStep::MemfdExec,
         Step::Keyring => RefusedStep::Keyring,
+        Step::Tether => RefusedStep::Pidfd,
+        // Init's child: no namespace, one process more.
+        Step::Init => RefusedStep::Clone { namespaces: 0 },
         Step::Bounding | Step::Capabilities => RefusedStep::Capabilities,
         Step::Ids => RefusedStep::Ids,
         Step::Limits => RefusedStep::Limits,

@@ -122,7 +122,8 @@ fn one_root(table: &MountTable) -> Result<()> {
     Err(error.detail(format!("{roots} mounts at \"/\" where there is one")))
 }
 
-/// Every mount that came with a read-only bind is read-only: also one that appeared below its source a moment ago.
+/// Every mount that came with a read-only bind is read-only: also one that appeared below its source a moment ago. One that
+/// no path leads into could not be restricted before Linux 5.12; nothing inside reaches it, or may uncover it.
 fn read_only(policy: &Policy, table: &MountTable) -> Result<()> {
     let targets: Vec<(&Path, Option<Access>)> = policy
         .mounts()
@@ -148,6 +149,7 @@ fn read_only(policy: &Policy, table: &MountTable) -> Result<()> {
         let nearest = covering.max_by_key(|(target, _)| target.components().count());
         if let Some((target, Some(Access::ReadOnly))) = nearest
             && !entry.is_read_only()
+            && !table.is_hidden(entry)
         {
             let error =
                 Error::new(ErrorKind::Setup, Step::Verify, Object::SandboxPath(entry.mount_point.clone()));

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bitflags::Flags;
 use nix::unistd::{geteuid, getgid, getuid};
+use ringfence::host::Features;
 use ringfence::{Builder, Error, Host, Outcome, Result, Sandbox, Verdict};
 
 /// Set, to the test's name, in a re-run of a single test.
@@ -56,6 +57,11 @@ fn host() -> Host {
 /// Whether this is a re-run without that feature.
 pub(crate) fn lacks(feature: &str) -> bool {
     env::var(WITHOUT).is_ok_and(|without| without.split(',').any(|name| name == feature))
+}
+
+/// Whether this machine has that, less what a re-run is to do without.
+pub(crate) fn offers(feature: Features) -> bool {
+    host().features().contains(feature)
 }
 
 /// The flags with these names, of the type of `one`.

@@ -96,6 +96,7 @@ fn the_ideal_host_has_no_excuse() {
         RefusedStep::ProcMount,
         RefusedStep::MemfdExec,
         RefusedStep::Keyring,
+        RefusedStep::Pidfd,
         RefusedStep::Capabilities,
         RefusedStep::Groups,
         RefusedStep::Ids,
@@ -237,6 +238,19 @@ fn a_call_that_the_kernel_lacks_is() {
         filtered.as_slice(),
         [Cause::KernelLacks { .. }, Cause::SeccompFilterAroundCaller { filters: None }]
     ));
+}
+
+#[test]
+fn a_pidfd_that_cannot_be_had_is_the_filters_or_the_kernels_doing() {
+    let host = Host::ideal().without_features(Features::PIDFD_OPEN);
+    let filtered = host.clone().with_seccomp(Some(SeccompMode::Filter), Some(1));
+    for errno in [libc::ENOSYS, libc::EPERM] {
+        let causes = fresh(&filtered, RefusedStep::Pidfd, errno);
+        assert_eq!(causes, [Cause::SeccompFilterAroundCaller { filters: Some(1) }], "{errno}");
+    }
+    let old = host.with_kernel(KernelVersion::new(5, 2, 0));
+    let causes = fresh(&old, RefusedStep::Pidfd, libc::ENOSYS);
+    assert_eq!(causes[0].evidence(), "Linux 5.2.0 does not offer pidfd_open (since Linux 5.3)");
 }
 
 #[test]

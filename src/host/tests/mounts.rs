@@ -171,6 +171,26 @@ fn below_lists_submounts_and_not_neighbours() {
 }
 
 #[test]
+fn what_another_mount_covers_is_hidden_with_all_that_lies_on_it() {
+    // 2 is covered by 3, 4 lies on 2; 5 lies on 3; 6 was covered on its way, by 7; 8 and 9 circle.
+    let text = "\
+1 0 8:1 / / rw - ext4 a rw
+2 1 0:2 / /a rw - tmpfs b rw
+4 2 0:4 / /a/b rw - tmpfs b rw
+3 2 0:3 / /a rw - tmpfs b rw
+5 3 0:5 / /a/b rw - tmpfs b rw
+6 1 0:6 / /c/d/e rw - tmpfs b rw
+7 1 0:7 / /c/d rw - tmpfs b rw
+8 9 0:8 / /x rw - tmpfs b rw
+9 8 0:9 / /x/y rw - tmpfs b rw
+";
+    let table = MountTable::parse(text);
+    let hidden: Vec<u32> =
+        table.entries().iter().filter(|entry| table.is_hidden(entry)).map(|entry| entry.id).collect();
+    assert_eq!(hidden, [2, 4, 6]);
+}
+
+#[test]
 fn the_topmost_of_stacked_mounts_is_the_one_seen() {
     let table = MountTable::parse(UBUNTU);
     let at = |path: &str| table.at(Path::new(path)).map(|entry| entry.id);

@@ -124,7 +124,9 @@ fn below(context: &Context<'_>, path: &Path, recursive: Recursive) -> Vec<(PathB
     let mut list: Vec<_> =
         table.holding(path).map(|entry| (PathBuf::new(), flags(entry))).into_iter().collect();
     if recursive == Recursive::Yes {
-        let inside = table.below(path).filter_map(|entry| {
+        // What another mount covers has no path, and is not reached inside either.
+        let seen = table.below(path).filter(|entry| !table.is_hidden(entry));
+        let inside = seen.filter_map(|entry| {
             let relative = entry.mount_point.strip_prefix(path).ok()?;
             (!relative.as_os_str().is_empty()).then(|| (relative.to_path_buf(), flags(entry)))
         });

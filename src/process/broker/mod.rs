@@ -86,6 +86,9 @@ impl Broker {
 
     /// Decides about open(2), creat(2), openat(2), openat2(2), and, so that programs find what they could open, stat(2),
     /// lstat(2), newfstatat(2) and access(2) with a path; statx(2) with a path answers `ENOSYS`, and a C library falls back.
+    ///
+    /// What is decided on is opened by openat2(2), since Linux 5.6; where a filter around the caller refuses that call, the
+    /// program's opens answer the same errno.
     pub fn on_open(mut self, decide: impl Fn(&OpenRequest) -> OpenDecision + Send + Sync + 'static) -> Self {
         self.open = Some(Box::new(decide));
         self

@@ -1,10 +1,11 @@
 //! The tables of one launch and where they lie: tail, brief, the memory of a copy. It must not start anything.
 
 use super::super::brief::Brief;
+use super::super::explain::causes;
 use super::super::request::{Request, When};
 use super::load::ROOM;
 use super::{Compiled, Fence, Method, fork};
-use crate::error::Result;
+use crate::error::{Result, Step};
 use crate::host::Features;
 use crate::machine::image;
 use crate::machine::segment::Bases;
@@ -43,15 +44,21 @@ pub(super) fn tail_and_brief(
     request: &Request<'_>,
 ) -> Result<(Code, Vec<Cell>, Brief)> {
     let tail_at = usize::try_from(plan.tail_at).unwrap_or(0);
+    let brief_of = |size| {
+        Brief::new(size).map_err(|error| {
+            let errno = error.raw_os_error().unwrap_or(0);
+            error.causes_found(causes(Step::Image, errno, &fence.host, plan.set))
+        })
+    };
     if let Some(body) = &request.body {
-        let brief = Brief::new(tail_at)?;
+        let brief = brief_of(tail_at)?;
         let program = Program::Closure(fork::closure_tail(fence, body, &brief)?);
         let (tail, cells) = command_tail(fence, plan, request, (&program, Arrival::Window));
         return Ok((tail, cells, brief));
     }
     let (tail, cells) = command_tail(fence, plan, request, (&request.program, Arrival::Window));
     let room = if request.when == When::Later { ROOM } else { 0 };
-    let brief = Brief::new(tail_at + tail.segment.len().max(room))?;
+    let brief = brief_of(tail_at + tail.segment.len().max(room))?;
     Ok((tail, cells, brief))
 }
 
