@@ -3,6 +3,8 @@
 
 #[cfg(test)]
 #[path = "escape/arena.rs"]
+#[expect(clippy::allow_attributes, reason = "the other test uses the rest")]
+#[allow(dead_code, reason = "the other test uses the rest")]
 mod arena;
 #[cfg(test)]
 #[path = "escape/fence.rs"]

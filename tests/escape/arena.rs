@@ -3,14 +3,14 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
 use std::sync::OnceLock;
 
 use nix::unistd::{getgid, getuid};
 
-use super::support::{INSIDE, Scratch, is_inside, is_root, mode, say};
+use super::support::{INSIDE, Scratch, is_inside, is_root, mode, say, snapshot};
 
 /// A ready payload, for machines without a compiler.
 const READY_PAYLOAD: &str = "RINGFENCE_ESCAPE_PAYLOAD";
@@ -124,7 +124,7 @@ fn say_table(out: &str) {
 fn unguessable() -> u64 {
     let mut bytes = [0; 8];
     let mut source = File::open("/dev/urandom").expect("/dev/urandom");
-    std::io::Read::read_exact(&mut source, &mut bytes).expect("random bytes");
+    source.read_exact(&mut bytes).expect("random bytes");
     u64::from_ne_bytes(bytes)
 }
 
@@ -144,7 +144,7 @@ pub(crate) fn untouched() -> Vec<(PathBuf, String)> {
     for part in ["outside", "ro", "jail", "place", "escape"] {
         let path = at(part);
         if path.is_dir() {
-            all.extend(super::support::snapshot(&path));
+            all.extend(snapshot(&path));
         } else {
             all.push((path.clone(), format!("{:?}", fs::read(&path).map(|bytes| bytes.len()))));
         }

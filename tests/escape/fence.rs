@@ -5,8 +5,10 @@ use std::fmt::{self, Display, Formatter};
 use std::fs::{self, File};
 use std::process;
 
+use nix::errno::Errno;
 use ringfence::{
-    Access, AccessFs, Builder, Capabilities, Command, Host, Landlock, Mount, Namespaces, Resource, Sandbox,
+    Access, AccessFs, Builder, Capabilities, Command, Host, Init, Landlock, Launch, Mount, Namespaces,
+    Resource, Sandbox,
 };
 
 use super::arena::{at, handle_of, planted};
@@ -25,7 +27,9 @@ pub(crate) enum Off {
     HostRoot,
     /// That, without a cgroup namespace.
     HostRootGroups,
-    /// That, without a UTS namespace.
+    /// That, with the cgroup file system bound read-write.
+    Groups,
+    /// As host root, without a UTS namespace.
     HostRootName,
     /// No IPC namespace.
     Ipc,
@@ -45,8 +49,6 @@ pub(crate) enum Off {
     BoundShm,
     /// The tree is bound read-write.
     Writable,
-    /// The program is in a tree that is bound read-write.
-    WritableProgram,
     /// The variable is passed.
     Variable,
     /// Cores are not limited.
@@ -70,6 +72,7 @@ impl Off {
             Self::OwnRoot => "own root: all capabilities in its user namespace, no filter",
             Self::HostRoot => "`keep_host_root`, no user namespace, all capabilities, no filter",
             Self::HostRootGroups => "as host root, and no cgroup namespace",
+            Self::Groups => "as host root, no cgroup namespace, `/sys/fs/cgroup` bound read-write",
             Self::HostRootName => "as host root, and no UTS namespace",
             Self::Ipc => "no IPC namespace",
             Self::Network => "`allow_host_network`",
@@ -80,7 +83,6 @@ impl Off {
             Self::Bound => "the directory is bound",
             Self::BoundShm => "`/dev/shm` is bound",
             Self::Writable => "`Access::ReadWrite`",
-            Self::WritableProgram => "the program lies in a read-write bind",
             Self::Variable => "the variable is passed",
             Self::Cores => "`RLIMIT_CORE` of 1 MiB",
             Self::Hardening => "the default sandbox",
@@ -120,7 +122,7 @@ impl Display for Seen {
             (_, 0) => write!(f, "nothing: {}", self.step),
             (_, signal @ ..0) => write!(f, "signal {}", -signal),
             (_, errno) => {
-                let shown = nix::errno::Errno::from_raw(errno);
+                let shown = Errno::from_raw(errno);
                 write!(f, "{shown:?}")
             }
         }
@@ -199,6 +201,10 @@ fn weakened(off: Off) -> Option<Builder> {
         Off::OwnRoot => own_root(builder),
         Off::HostRoot => host_root(builder, nothing),
         Off::HostRootGroups => host_root(builder, Namespaces::CGROUP),
+        Off::Groups => {
+            let builder = host_root(builder, Namespaces::CGROUP);
+            builder.bind("/sys/fs/cgroup", "/sys/fs/cgroup", Access::ReadWrite)
+        }
         Off::HostRootName => host_root(builder, Namespaces::UTS),
         Off::Ipc => without(builder, Namespaces::IPC),
         Off::Network => builder.allow_host_network(),
@@ -210,7 +216,7 @@ fn weakened(off: Off) -> Option<Builder> {
         Off::BoundShm => builder.mount(Mount::bind("/dev/shm", "/dev/shm").access(Access::ReadWrite).over()),
         Off::Writable => builder.mount(Mount::bind(at("ro"), "/ro").access(Access::ReadWrite).over()),
         Off::Cores => builder.limit(Resource::Core, 1 << 20),
-        Off::Passed | Off::Variable | Off::Hardening | Off::WritableProgram => builder,
+        Off::Passed | Off::Variable | Off::Hardening => builder,
         Off::Landlock => landlocked(builder, None),
         Off::Everything | Off::Naive(_) => return None,
     })
@@ -234,8 +240,7 @@ fn run_in(builder: &Builder, control: Option<Off>, tricks: &[&str]) -> Results {
         Ok(sandbox) => sandbox,
         Err(error) => return none_of(tricks, &format!("{error:#}")),
     };
-    let writable = control == Some(Off::WritableProgram);
-    let mut command = sandbox.command(if writable { "/rw/suid" } else { "/escape" });
+    let mut command = sandbox.command("/escape");
     tell(&mut command, ("/ro", "/rw"), control);
     command.args(tricks);
     if let Some(Off::SessionFilter) = control {
@@ -292,6 +297,16 @@ pub(crate) fn unfiltered(tricks: &[&str]) -> Results {
     run_in(&default_fence().allow_all_calls(), None, tricks)
 }
 
+/// Runs tricks behind the default fence, set up in a copy of the caller.
+pub(crate) fn copied(tricks: &[&str]) -> Results {
+    run_in(&default_fence().launch(Launch::Copy), None, tricks)
+}
+
+/// Runs tricks behind the default fence, as PID 1.
+pub(crate) fn first(tricks: &[&str]) -> Results {
+    run_in(&default_fence().init(Init::Program), None, tricks)
+}
+
 /// Runs tricks with a part of the fence off.
 pub(crate) fn control(off: Off, tricks: &[&str]) -> Results {
     match weakened(off) {
@@ -303,17 +318,16 @@ pub(crate) fn control(off: Off, tricks: &[&str]) -> Results {
 /// The payload as an ordinary process of the arena, with whatever a careless caller leaves it.
 fn by_hand(off: Off, tricks: &[&str]) -> Results {
     let mut command = process::Command::new(at("escape"));
-    let first = match off {
-        // A copy of the payload is the runtime.
-        Off::Naive("runtime") => {
-            fs::copy(at("escape"), at("rw/runtime")).expect("a copy");
-            command = process::Command::new(at("rw/runtime"));
-            vec!["exe-runtime".to_owned(), at("escape").display().to_string()]
-        }
-        Off::Naive(kind) => vec![format!("naive={kind}")],
-        _ => vec![],
-    };
-    command.args(first).args(if off == Off::Naive("runtime") { &[] } else { tricks });
+    if off == Off::Naive("runtime") {
+        // A copy of the payload is the runtime, and starts the only trick that there is for it.
+        fs::copy(at("escape"), at("rw/runtime")).expect("a copy");
+        command = process::Command::new(at("rw/runtime"));
+        command.arg("exe-runtime").arg(at("escape"));
+    } else if let Off::Naive(kind) = off {
+        command.arg(format!("naive={kind}")).args(tricks);
+    } else {
+        command.args(tricks);
+    }
     command.env("ESC_RO", at("ro")).env("ESC_RW", at("rw")).env("ESC_CONTROL", "1").env("PLANTED", "secret");
     command.env("ESC_INIT_IS_STARTER", "1");
     command.env("ESC_HANDLE", handle_of(&at("outside/secret")));

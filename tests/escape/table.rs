@@ -3,8 +3,9 @@
 
 use super::fence::{Fence, Off};
 use Off::{
-    Bound, BoundShm, Cores, Everything, Filter, Hardening, HostRoot, HostRootGroups, HostRootName, Ipc,
-    Keyring, Landlock, Naive, Nesting, Network, OwnRoot, Passed, Session, SessionFilter, Variable, Writable,
+    Bound, BoundShm, Cores, Everything, Filter, Groups, Hardening, HostRoot, HostRootGroups, HostRootName,
+    Ipc, Keyring, Landlock, Naive, Nesting, Network, OwnRoot, Passed, Session, SessionFilter, Variable,
+    Writable,
 };
 
 /// Who can make the control.
@@ -28,10 +29,12 @@ pub(crate) struct Trick {
 impl Trick {
     /// Behind what it has to fail.
     pub(crate) fn fence(&self) -> Fence {
-        match self.off {
-            Hardening => Fence::Hardened,
-            Landlock => Fence::Landlocked,
-            _ => Fence::Default,
+        if self.off == Hardening {
+            Fence::Hardened
+        } else if self.off == Landlock {
+            Fence::Landlocked
+        } else {
+            Fence::Default
         }
     }
 
@@ -80,6 +83,7 @@ const ROWS: &[(&str, &[Row])] = &[
         ("fresh_devpts", "no capability; the filter", OwnRoot, ANY),
         ("release_agent", "no cgroup file system; no capability; the filter", HostRootGroups, root("the kernel lets the host's root only")),
         ("foreign_cgroup", "no capability; the filter; a cgroup namespace", HostRootGroups, root("its files are the host root's")),
+        ("leave_group", "no cgroup file system; a cgroup namespace", Groups, root("unprivileged callers own no groups here")),
         ("new_mount_api", "no capability; the filter", OwnRoot, ANY),
         ("chroot_twice", "no capability; the filter; nothing above the root", Naive("chroot"), ANY),
         ("chroot_open_directory", "no capability; the filter; nothing above the root", Naive("chroot"), ANY),
