@@ -138,7 +138,7 @@ mod tests {
                         peers.push(peer(version));
                     }
                 }
-                None => say(&format!("SKIPPED {program}: it is not installed")),
+                None => say(&format!("SKIPPED {program}: it is not installed, or does not start here")),
             }
         }
         peers

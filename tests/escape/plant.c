@@ -5,7 +5,7 @@
 /* In DIRECTORY/state, shared with whoever looks. */
 struct state {
     char token[64];
-    volatile int signals, connections, memory;
+    volatile int signals, connections, memory, priority;
 };
 static struct state *state;
 /* What attackers look for and try to change in the victim's memory. */
@@ -35,6 +35,7 @@ static void serve(int *fds, int count) {
         for (int i = 0; i < count; i++) polled[i] = (struct pollfd){fds[i], POLLIN, 0};
         int found = poll(polled, count, 50);
         state->memory = memory[40];
+        state->priority = getpriority(PRIO_PROCESS, 0);
         if (found < 0) continue;
         for (int i = 0; i < count; i++) {
             if (!(polled[i].revents & POLLIN)) continue;

@@ -125,6 +125,7 @@ const ROWS: &[(&str, &[Row])] = &[
         ("signal_everyone", "a pid namespace", Everything, ANY),
         ("limit_process", "a pid namespace", Everything, ANY),
         ("slow_process", "a pid namespace", Everything, ANY),
+        ("slow_user", "a pid namespace", Everything, ANY),
         ("pin_process", "a pid namespace", Everything, ANY),
         ("enter_namespaces", "a pid namespace; no capability; the filter", Everything, root("only root enters namespaces that it does not own")),
         ("init_memory", "no capability; init is not dumpable; the filter", OwnRoot, ANY),
