@@ -30,7 +30,9 @@ mod tests {
     use std::time::Duration;
 
     use super::arena::{enter, payload, untouched};
-    use super::fence::{Fence, Off, Results, control, copied, fenced, first, has_landlock, unfiltered};
+    use super::fence::{
+        Fence, Off, Results, as_uid_0, control, copied, fenced, first, has_landlock, unfiltered,
+    };
     use super::support::{field, is_root, say};
     use super::table::{Callers, Trick, tricks};
 
@@ -105,11 +107,15 @@ mod tests {
         }
     }
 
-    /// The default fence in its other forms. A program that is PID 1 may well look at PID 1.
+    /// The default fence in its other forms. A program that is PID 1 may look at PID 1, and one that is uid 0 may become it.
     fn other_forms(tricks: &[&'static str]) -> Vec<String> {
-        let first_only: Vec<&str> = tricks.iter().copied().filter(|name| *name != "init_memory").collect();
+        let without = |trick: &str| tricks.iter().copied().filter(|name| *name != trick).collect::<Vec<_>>();
         let mut faults = Vec::new();
-        for (form, results) in [("in a copy", copied(tricks)), ("as PID 1", first(&first_only))] {
+        for (form, results) in [
+            ("in a copy", copied(tricks)),
+            ("as PID 1", first(&without("init_memory"))),
+            ("as uid 0", as_uid_0(&without("set_user_id"))),
+        ] {
             let through = results.iter().filter(|(_, seen)| !matches!(seen.end, 'B' | 'M'));
             faults.extend(through.map(|(name, seen)| format!("{name} behind the fence, {form}: {seen}")));
         }
@@ -188,7 +194,7 @@ mod tests {
 A file in `tricks/` for each way out of a sandbox that is known. `cargo test --test escape` makes one program of them, and runs
 each behind the fence, where it has to fail, and in its control, with the defence off, where it has to work: a trick that cannot
 work shows nothing. Those of the default sandbox run again without its filter: unless the filter is all there is against
-them, they have to fail then too; and again with the set-up in a copy of the caller, and as PID 1. All of it happens in a throw-away host (`arena.rs`): namespaces of its own, with a
+them, they have to fail then too; and again with the set-up in a copy of the caller, as PID 1, and as uid 0. All of it happens in a throw-away host (`arena.rs`): namespaces of its own, with a
 victim, planted files, keys, sockets, segments and what careless callers leave open. The victim's state has to be as before after
 the fenced runs, and not after the controls. `-- --nocapture` prints what each run was answered.
 

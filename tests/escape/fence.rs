@@ -302,6 +302,11 @@ pub(crate) fn copied(tricks: &[&str]) -> Results {
     run_in(&default_fence().launch(Launch::Copy), None, tricks)
 }
 
+/// Runs tricks behind the default fence, as uid 0 of the user namespace, which a policy may ask for.
+pub(crate) fn as_uid_0(tricks: &[&str]) -> Results {
+    run_in(&default_fence().ids(0, 0), None, tricks)
+}
+
 /// Runs tricks behind the default fence, as PID 1.
 pub(crate) fn first(tricks: &[&str]) -> Results {
     run_in(&default_fence().init(Init::Program), None, tricks)

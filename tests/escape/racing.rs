@@ -154,7 +154,7 @@ mod tests {
     /// good, bad, refused
     fn change_memory(sandbox: &Sandbox, prepare: impl FnOnce(&mut ringfence::Command)) -> [u64; 3] {
         let mut command = sandbox.command("/escape");
-        command.arg("change-memory").env("ESC_ROUNDS", "4000").env("ESC_GOOD", at("race/files/good"));
+        command.arg("change-memory").env("ESC_ROUNDS", "1500").env("ESC_GOOD", at("race/files/good"));
         command.env("ESC_BAD", at("race/files/evil")).env("ESC_TOKEN", "forbidden");
         prepare(&mut command);
         let outcome = command.output().unwrap_or_else(|error| panic!("{error:#}"));
