@@ -30,9 +30,7 @@ mod tests {
     use std::time::Duration;
 
     use super::arena::{enter, payload, untouched};
-    use super::fence::{
-        Fence, Off, Results, as_uid_0, control, copied, fenced, first, has_landlock, unfiltered,
-    };
+    use super::fence::{Fence, Off, Results, absent, as_uid_0, control, copied, fenced, first, unfiltered};
     use super::support::{field, is_root, say};
     use super::table::{Callers, Trick, tricks};
 
@@ -132,18 +130,18 @@ mod tests {
             return;
         }
         let all = tricks();
-        let here = |trick: &&Trick| trick.fence() != Fence::Landlocked || has_landlock();
-        let all: Vec<&Trick> = all.iter().filter(here).collect();
-        if !has_landlock() {
-            say("SKIPPED tricks against Landlock: this kernel has not Landlock");
-        }
+        let kinds = [Fence::Default, Fence::NoMemoryFiles, Fence::NoWriteExecute, Fence::Landlocked];
+        let (missing, kinds): (Vec<Fence>, Vec<Fence>) = kinds.iter().partition(|fence| {
+            let why = absent(**fence);
+            why.iter().for_each(|why| say(&format!("SKIPPED tricks against {fence:?}: {why}")));
+            why.is_some()
+        });
+        let all: Vec<&Trick> = all.iter().filter(|trick| !missing.contains(&trick.fence())).collect();
         let before = untouched();
         let mut fence = Results::new();
-        for kind in [Fence::Default, Fence::Hardened, Fence::Landlocked] {
+        for kind in kinds {
             let those: Vec<&Trick> = all.iter().copied().filter(|trick| trick.fence() == kind).collect();
-            if !those.is_empty() {
-                fence.extend(fenced(kind, &names(&those)));
-            }
+            fence.extend(fenced(kind, &names(&those)));
         }
         let default: Vec<&Trick> =
             all.iter().copied().filter(|trick| trick.fence() == Fence::Default).collect();

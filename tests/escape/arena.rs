@@ -43,8 +43,8 @@ if [ -d /run/firejail ]; then mount -t tmpfs -o mode=755 firejail /run/firejail;
 ";
 
 fn program(directory: &Path) -> Option<PathBuf> {
-    if let Some(ready) = env::var_os(READY_PAYLOAD) {
-        return Some(PathBuf::from(ready));
+    if let Some(ready) = env::var_os(READY_PAYLOAD).map(PathBuf::from).filter(|ready| ready.is_file()) {
+        return Some(ready);
     }
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/escape");
     let mut all = String::new();

@@ -53,8 +53,10 @@ pub(crate) enum Off {
     Variable,
     /// Cores are not limited.
     Cores,
-    /// As the default sandbox is.
-    Hardening,
+    /// As the default sandbox is, without `deny_memfd_exec`.
+    MemoryFiles,
+    /// As the default sandbox is, without `deny_write_execute`.
+    WriteExecute,
     /// No Landlock domain.
     Landlock,
     /// No sandbox.
@@ -85,7 +87,7 @@ impl Off {
             Self::Writable => "`Access::ReadWrite`",
             Self::Variable => "the variable is passed",
             Self::Cores => "`RLIMIT_CORE` of 1 MiB",
-            Self::Hardening => "the default sandbox",
+            Self::MemoryFiles | Self::WriteExecute => "the default sandbox",
             Self::Landlock => "no Landlock domain",
             Self::Everything => "no sandbox",
             Self::Naive(kind) => return format!("by hand: {kind}"),
@@ -99,8 +101,10 @@ impl Off {
 pub(crate) enum Fence {
     /// `system_read_only`, and a few binds.
     Default,
-    /// That, with `deny_memfd_exec` and `deny_write_execute`.
-    Hardened,
+    /// That, with `deny_memfd_exec`.
+    NoMemoryFiles,
+    /// That, with `deny_write_execute`.
+    NoWriteExecute,
     /// A Landlock domain alone: own root, no filter, every capability.
     Landlocked,
 }
@@ -216,7 +220,7 @@ fn weakened(off: Off) -> Option<Builder> {
         Off::BoundShm => builder.mount(Mount::bind("/dev/shm", "/dev/shm").access(Access::ReadWrite).over()),
         Off::Writable => builder.mount(Mount::bind(at("ro"), "/ro").access(Access::ReadWrite).over()),
         Off::Cores => builder.limit(Resource::Core, 1 << 20),
-        Off::Passed | Off::Variable | Off::Hardening => builder,
+        Off::Passed | Off::Variable | Off::MemoryFiles | Off::WriteExecute => builder,
         Off::Landlock => landlocked(builder, None),
         Off::Everything | Off::Naive(_) => return None,
     })
@@ -282,14 +286,34 @@ fn finish(command: &mut Command, tricks: &[&str]) -> Results {
     }
 }
 
+fn builder(fence: Fence) -> Builder {
+    match fence {
+        Fence::Default => default_fence(),
+        Fence::NoMemoryFiles => default_fence().deny_memfd_exec(()),
+        Fence::NoWriteExecute => default_fence().deny_write_execute(()),
+        Fence::Landlocked => landlocked(default_fence(), Some(domain())),
+    }
+}
+
+/// Why there can be no such fence on this kernel, where that is so.
+pub(crate) fn absent(fence: Fence) -> Option<String> {
+    match fence {
+        Fence::Default | Fence::NoMemoryFiles => None,
+        Fence::Landlocked => {
+            Host::probe().landlock_abi().is_none().then(|| "this kernel has not Landlock".to_owned())
+        }
+        Fence::NoWriteExecute => {
+            let sandbox = builder(fence).build().expect("a sandbox");
+            let error = sandbox.command("/escape").arg("list").output().err()?;
+            // Before Linux 6.3 there is no such option.
+            (error.raw_os_error() == Some(libc::EINVAL)).then(|| error.to_string())
+        }
+    }
+}
+
 /// Runs tricks behind a fence.
 pub(crate) fn fenced(fence: Fence, tricks: &[&str]) -> Results {
-    let builder = match fence {
-        Fence::Default => default_fence(),
-        Fence::Hardened => default_fence().deny_memfd_exec(()).deny_write_execute(()),
-        Fence::Landlocked => landlocked(default_fence(), Some(domain())),
-    };
-    run_in(&builder, None, tricks)
+    run_in(&builder(fence), None, tricks)
 }
 
 /// Runs tricks behind the default fence without its filter.
@@ -338,9 +362,4 @@ fn by_hand(off: Off, tricks: &[&str]) -> Results {
     command.env("ESC_HANDLE", handle_of(&at("outside/secret")));
     let output = command.current_dir(at("outside/deep")).output().expect("the payload");
     complete(&output.stdout, &output.stderr, tricks, &output.status)
-}
-
-/// Whether this machine has Landlock.
-pub(crate) fn has_landlock() -> bool {
-    Host::probe().landlock_abi().is_some()
 }

@@ -3,9 +3,9 @@
 
 use super::fence::{Fence, Off};
 use Off::{
-    Bound, BoundShm, Cores, Everything, Filter, Groups, Hardening, HostRoot, HostRootGroups, HostRootName,
-    Ipc, Keyring, Landlock, Naive, Nesting, Network, OwnRoot, Passed, Session, SessionFilter, Variable,
-    Writable,
+    Bound, BoundShm, Cores, Everything, Filter, Groups, HostRoot, HostRootGroups, HostRootName, Ipc, Keyring,
+    Landlock, MemoryFiles, Naive, Nesting, Network, OwnRoot, Passed, Session, SessionFilter, Variable,
+    Writable, WriteExecute,
 };
 
 /// Who can make the control.
@@ -29,8 +29,10 @@ pub(crate) struct Trick {
 impl Trick {
     /// Behind what it has to fail.
     pub(crate) fn fence(&self) -> Fence {
-        if self.off == Hardening {
-            Fence::Hardened
+        if self.off == MemoryFiles {
+            Fence::NoMemoryFiles
+        } else if self.off == WriteExecute {
+            Fence::NoWriteExecute
         } else if self.off == Landlock {
             Fence::Landlocked
         } else {
@@ -183,8 +185,8 @@ const ROWS: &[(&str, &[Row])] = &[
         ("no_randomisation", "the filter", Filter, ANY),
     ]),
     ("Hardening on request", &[
-        ("execute_memory_file", "`deny_memfd_exec`", Hardening, ANY),
-        ("write_and_execute", "`deny_write_execute`", Hardening, ANY),
+        ("execute_memory_file", "`deny_memfd_exec`", MemoryFiles, ANY),
+        ("write_and_execute", "`deny_write_execute`", WriteExecute, ANY),
         ("landlock_directory", "Landlock", Landlock, ANY),
         ("landlock_reopen", "Landlock", Landlock, ANY),
         ("landlock_enter", "Landlock", Landlock, ANY),
