@@ -30,7 +30,9 @@ mod tests {
     use std::time::Duration;
 
     use super::arena::{enter, payload, untouched};
-    use super::fence::{Fence, Off, Results, absent, as_uid_0, control, copied, fenced, first, unfiltered};
+    use super::fence::{
+        Fence, Off, Results, absent, as_uid_0, behind, by_knob, control, copied, fenced, first, unfiltered,
+    };
     use super::support::{field, is_root, say};
     use super::table::{Callers, Trick, tricks};
 
@@ -158,6 +160,23 @@ mod tests {
         thread::sleep(Duration::from_millis(300));
         assert_ne!(untouched(), before, "the controls have reached nothing of the host");
     }
+    #[test]
+    fn without_a_filter_memory_files_are_the_kernels_to_refuse_or_nothing_runs() {
+        const NAME: &str = "without_a_filter_memory_files_are_the_kernels_to_refuse_or_nothing_runs";
+        if !Path::new("/proc/sys/vm/memfd_noexec").try_exists().is_ok_and(|there| there) {
+            return say(&format!("SKIPPED {NAME}: this kernel has not vm.memfd_noexec"));
+        }
+        if !enter(module_path!(), NAME) {
+            return;
+        }
+        let seen = behind(&by_knob(), "execute_memory_file");
+        if is_root() {
+            assert_eq!(seen.end, 'B', "{seen}");
+        } else {
+            assert!(seen.step.starts_with("knob vm.memfd_noexec=2: openat: EACCES"), "{seen}");
+        }
+    }
+
     /// What the first comment of a trick's source says it does.
     fn tries(trick: &Trick) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/escape/tricks").join(trick.name);
