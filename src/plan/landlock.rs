@@ -229,7 +229,8 @@ fn port(context: &mut Context<'_>, (ruleset, taken): (Cell, Cell), port: u16, al
 fn gaps(context: &mut Context<'_>, plan: &LandlockPlan) {
     let tree = context.in_set(Namespaces::MOUNT);
     let net = context.in_set(Namespaces::NET);
-    let no_memfd = context.policy.hardening.deny_memfd_exec.is_some() && context.in_set(Namespaces::PID);
+    let refuses = context.policy.seccomp.is_some() || context.in_set(Namespaces::PID);
+    let no_memfd = context.policy.hardening.deny_memfd_exec.is_some() && refuses;
     let lacks = |right: AccessFs| !plan.known.files.contains(right);
     let files = [
         (

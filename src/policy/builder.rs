@@ -81,6 +81,9 @@ impl Builder {
         }
         mounts.append(&mut policy.mounts);
         policy.mounts = mounts;
+        if policy.hardening.deny_memfd_exec.is_some() {
+            policy.seccomp = policy.seccomp.map(Filter::without_executable_memfd);
+        }
         check::check(&policy)?;
         Ok(policy)
     }
@@ -306,7 +309,10 @@ impl Builder {
         self.harden(|hardening| hardening.timer_slack = Some(slack.into()))
     }
 
-    /// No memfd can be executed inside (`vm.memfd_noexec=2`, since Linux 6.3).
+    /// No memfd that the program makes can be executed. The filter refuses memfd_create(2) without `MFD_NOEXEC_SEAL` with
+    /// `EACCES`, on every kernel; before Linux 6.3, which brought the flag, the program can make no memfd at all. Without a
+    /// filter it is `vm.memfd_noexec=2` (since Linux 6.3), which the kernel lets only the host's uid 0 write: anybody else's
+    /// spawn fails then.
     pub fn deny_memfd_exec(self, wanted: impl Into<Wanted<()>>) -> Self {
         self.harden(|hardening| hardening.deny_memfd_exec = Some(wanted.into()))
     }

@@ -62,7 +62,7 @@ pub struct Hardening {
     pub disable_aslr: Option<Wanted<()>>,
     /// `PR_SET_TIMERSLACK`.
     pub timer_slack: Option<Wanted<Duration>>,
-    /// `vm.memfd_noexec=2` in the sandbox's own pid namespace (since Linux 6.3): no memfd can be executed.
+    /// No memfd can be executed: by the filter, or without one by `vm.memfd_noexec=2` in the sandbox's own pid namespace.
     pub deny_memfd_exec: Option<Wanted<()>>,
     /// `user.max_user_namespaces=0` in the sandbox's own user namespace. On by default.
     pub deny_user_namespaces: Option<Wanted<()>>,

@@ -5,7 +5,16 @@ use super::condition::Argument;
 use super::filter::Filter;
 use super::groups::{self, AF_UNIX, EAFNOSUPPORT, Group};
 
+/// `MFD_NOEXEC_SEAL` (since Linux 6.3): neither executable, nor can it become so.
+const MFD_NOEXEC_SEAL: u64 = 8;
+
 impl Filter {
+    /// This filter, and no memfd that can be executed: what `vm.memfd_noexec=2` says, for those who cannot write that.
+    pub(crate) fn without_executable_memfd(self) -> Self {
+        let executable = Argument::int(1).masked_equal(MFD_NOEXEC_SEAL, 0);
+        self.narrow(&Self::deny_list().rule("memfd_create", [executable], Action::Errno(libc::EACCES)))
+    }
+
     /// For arbitrary programs, and the default: shells, compilers, Python, Node, Go, Rust and Java run unchanged. An
     /// allow-list with exceptions; calls that it does not know answer `ENOSYS`.
     pub fn baseline() -> Self {

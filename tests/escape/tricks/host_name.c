@@ -1,0 +1,9 @@
+/* Changes the host's name to itself. */
+#include "../escape.h"
+
+TRICK(host_name) {
+    char name[65] = "";
+    gethostname(name, 64);
+    TRY(sethostname(name, strlen(name)));
+    return escaped("sethostname");
+}
