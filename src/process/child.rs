@@ -1,9 +1,7 @@
 //! A running program: pidfd first, wait, kill, signals, streams. Dropping it kills and reaps everything inside.
 
-use std::io;
-use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +10,7 @@ use super::clock::Watched;
 use super::ends::Ends;
 use super::living::Registered;
 use super::outcome::{ExitStatus, Outcome, Usage};
+use super::output::{Over, collect};
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
 use super::terminal::Terminal;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -22,8 +21,6 @@ use crate::sys::{self, Block, ExitInfo, Reaped};
 /// How long the kernel may take to reap what nobody waits for, and how often that is looked at.
 const MOMENT: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_micros(100);
-/// Bytes read at once.
-const CHUNK: usize = 64 << 10;
 
 /// A program that runs behind the fence. Methods take `&self`: many threads may wait, signal and kill.
 ///
@@ -100,10 +97,10 @@ impl Child {
     /// Waits for the end of the program and of everything inside.
     ///
     /// # Errors
-    /// Only where waiting itself fails.
+    /// Where waiting itself fails, or where the sandbox's init failed at a call: [`crate::Step::Init`].
     pub fn wait(&self) -> Result<Outcome> {
         let reaped = self.running.parent.reap(Block::UntilExit)?;
-        Ok(self.outcome(reaped))
+        self.outcome(reaped)
     }
 
     /// The outcome, if there is one by now.
@@ -113,7 +110,7 @@ impl Child {
     pub fn try_wait(&self) -> Result<Option<Outcome>> {
         match self.running.parent.reap(Block::No)? {
             Reaped::Running => Ok(None),
-            reaped @ (Reaped::Ended { .. } | Reaped::Gone) => Ok(Some(self.outcome(reaped))),
+            reaped @ (Reaped::Ended { .. } | Reaped::Gone) => self.outcome(reaped).map(Some),
         }
     }
 
@@ -142,23 +139,19 @@ impl Child {
     /// [`crate::Builder::output_limit`].
     ///
     /// # Errors
-    /// Where reading or waiting fails.
+    /// Where reading or waiting fails. The program is ended then.
     pub fn wait_with_output(mut self) -> Result<Outcome> {
         drop(self.stdin.take());
-        let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
-        let failed = |error: io::Error| {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            Error::new(ErrorKind::Process, Step::Wait, "output").call("read", errno)
-        };
-        let left = AtomicU64::new(self.running.fence.policy.clocks().output.unwrap_or(u64::MAX));
-        let (out, err) = thread::scope(|scope| {
-            let reader = scope.spawn(|| self.collect(stderr, &left));
-            let out = self.collect(stdout, &left);
-            let err = reader.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
-            (out, err)
-        });
+        let streams = [self.stdout.take().map(OwnedFd::from), self.stderr.take().map(OwnedFd::from)];
+        let limit = self.running.fence.policy.clocks().output.unwrap_or(u64::MAX);
+        let ([stdout, stderr], over) = collect(streams, self.running.parent.pidfd(), limit)?;
+        if over == Over::Flooded {
+            self.flooded.store(true, Ordering::SeqCst);
+            // Whether it could be killed shows in the wait that follows.
+            self.running.parent.end();
+        }
         let outcome = self.wait()?;
-        Ok(Outcome { stdout: out.map_err(failed)?, stderr: err.map_err(failed)?, ..outcome })
+        Ok(Outcome { stdout, stderr, ..outcome })
     }
 
     /// Kills everything inside, and returns once it is gone: the kernel lets the first process of a pid namespace be
@@ -222,40 +215,6 @@ impl Child {
         sys::send_signal(self.running.parent.pidfd(), signal).map_err(failed)
     }
 
-    /// Reads a stream to its end, or until both together have given more than may be left. Once everything inside has ended,
-    /// what is there is all: whoever else still holds the other end is not the program.
-    fn collect(&self, stream: Option<impl Read + AsFd>, left: &AtomicU64) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let Some(mut stream) = stream else { return Ok(bytes) };
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            match sys::readable_fds([stream.as_fd(), self.running.parent.pidfd()], -1) {
-                Ok([0, 0]) | Err(libc::EINTR) => continue,
-                Ok([0, _]) if !sys::poll_fd(stream.as_fd(), 0).unwrap_or(false) => return Ok(bytes),
-                Ok(_) => {}
-                Err(errno) => return Err(io::Error::from_raw_os_error(errno)),
-            }
-            let count = match stream.read(&mut chunk) {
-                Ok(0) => return Ok(bytes),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            let wrote = u64::try_from(count).unwrap_or(u64::MAX);
-            let before = left
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(wrote)));
-            let before = before.unwrap_or(0);
-            let kept = usize::try_from(before).map_or(count, |before| before.min(count));
-            bytes.extend_from_slice(&chunk[..kept]);
-            if before < wrote {
-                self.flooded.store(true, Ordering::SeqCst);
-                // Whether it could be killed shows in the wait that follows.
-                self.running.parent.end();
-                return Ok(bytes);
-            }
-        }
-    }
-
     fn proven_empty(&self) -> Result<()> {
         match self.running.parent.group() {
             Some(group) if !group.is_empty() => {
@@ -278,7 +237,7 @@ impl Child {
         }
     }
 
-    fn outcome(&self, reaped: Reaped) -> Outcome {
+    fn outcome(&self, reaped: Reaped) -> Result<Outcome> {
         let brief = self.running.parent.brief();
         let program = match (self.running.init, reaped) {
             (Init::Reaper, _) => brief.status().map(ExitStatus::from_wait),
@@ -287,6 +246,9 @@ impl Child {
             }
             (Init::Program, _) => self.remembered().map(ExitStatus::from_wait),
         };
+        if let (Init::Reaper, None, Some(error)) = (self.running.init, program, self.running.init_failure()) {
+            return Err(error);
+        }
         let tree = match reaped {
             Reaped::Ended { usage, .. } => Usage::from_words(&usage.words),
             Reaped::Running | Reaped::Gone => Usage::default(),
@@ -294,7 +256,7 @@ impl Child {
         let seen = self.running.seen();
         let stats = self.running.parent.group().and_then(Group::stats);
         let usage = brief.usage().map_or(tree, |words| Usage::from_words(&words));
-        Outcome {
+        Ok(Outcome {
             status: program,
             usage,
             tree_usage: tree,
@@ -305,7 +267,7 @@ impl Child {
             refused_calls: seen.refused,
             refused_calls_more: seen.refused_more,
             supervisor_faults: seen.faults,
-        }
+        })
     }
 }
 

@@ -17,6 +17,7 @@ mod idle;
 mod inside;
 mod living;
 mod outcome;
+mod output;
 mod pool;
 mod sandbox;
 mod stdio;

@@ -363,6 +363,37 @@ fn confine(
     linked: &Linked,
     (sources, deadline): (&[Found], Instant),
 ) -> Result<(Enforcement, i32)> {
+    // What fails for want of a living child is its end.
+    let or_its_end = |error: Error| match parent.is_its_end(&error) {
+        Ok(true) => linked.explain(fence, compiled, parent, death(parent, deadline)),
+        Ok(false) | Err(_) => error,
+    };
+    callers_part(fence, compiled, parent).map_err(or_its_end)?;
+    match parent.hear(deadline)? {
+        Heard::Message(Message::Ready, program) => {
+            let report = look(fence, compiled, parent, (program, sources)).map_err(or_its_end)?;
+            Ok((report, program))
+        }
+        Heard::Message(..) => {
+            Err(Error::new(ErrorKind::Setup, Step::Gate, "socket").detail("the child said something else"))
+        }
+        Heard::End => Err(linked.explain(fence, compiled, parent, death(parent, deadline))),
+        Heard::Nothing => {
+            parent.end();
+            Err(linked.explain(fence, compiled, parent, Death::TimedOut))
+        }
+    }
+}
+
+/// How it ended. The watchdog ends a child that is stopped in the window, and then the clone returns late.
+fn death(parent: &Parent, deadline: Instant) -> Death {
+    let death = parent.death();
+    let late = Instant::now() >= deadline && death == Death::Signaled(libc::SIGKILL);
+    if late { Death::TimedOut } else { death }
+}
+
+/// The maps and the groups of a child that waits for them.
+fn callers_part(fence: &Fence, compiled: &Compiled, parent: &Parent) -> Result<()> {
     let plan = &compiled.plan;
     if plan.ids.needs_caller() {
         map::write(&plan.ids, parent.pid(), parent.brief().map(), &fence.host).map_err(|error| {
@@ -376,40 +407,26 @@ fn confine(
     if plan.waits() {
         parent.tell(Message::Go)?;
     }
-    match parent.hear(deadline)? {
-        Heard::Message(Message::Ready, program) => {
-            let refused = carry_out(&plan.acts, program)?;
-            let pids = (parent.pid(), program);
-            let read = verify::read_back(plan, &fence.policy, pids, parent.brief(), sources);
-            let mut report = match read {
-                // What cannot be read back of a child that has ended is its end.
-                Err(_) if parent.ended(0)? => {
-                    return Err(linked.explain(fence, compiled, parent, parent.death()));
-                }
-                read => read?,
-            };
-            report.missing.extend(refused);
-            if let Some(group) = parent.group() {
-                report.limits = group.confirm(parent.pid(), program)?;
-                report.notes.extend(group.note(compiled.plan.group.as_ref()));
-            }
-            Ok((report, program))
-        }
-        Heard::Message(..) => {
-            Err(Error::new(ErrorKind::Setup, Step::Gate, "socket").detail("the child said something else"))
-        }
-        Heard::End => {
-            let death = parent.death();
-            // The watchdog ends a child that is stopped in the window, and then the clone returns late.
-            let late = Instant::now() >= deadline && death == Death::Signaled(libc::SIGKILL);
-            let death = if late { Death::TimedOut } else { death };
-            Err(linked.explain(fence, compiled, parent, death))
-        }
-        Heard::Nothing => {
-            parent.end();
-            Err(linked.explain(fence, compiled, parent, Death::TimedOut))
-        }
+    Ok(())
+}
+
+/// Does the caller's part on the confined program, and reads back what holds.
+fn look(
+    fence: &Fence,
+    compiled: &Compiled,
+    parent: &Parent,
+    (program, sources): (i32, &[Found]),
+) -> Result<Enforcement> {
+    let plan = &compiled.plan;
+    let refused = carry_out(&plan.acts, program)?;
+    let pids = (parent.pid(), program);
+    let mut report = verify::read_back(plan, &fence.policy, pids, parent.brief(), sources)?;
+    report.missing.extend(refused);
+    if let Some(group) = parent.group() {
+        report.limits = group.confirm(parent.pid(), program)?;
+        report.notes.extend(group.note(plan.group.as_ref()));
     }
+    Ok(report)
 }
 
 impl Linked {

@@ -10,7 +10,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread::Builder;
+use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -49,12 +49,17 @@ pub(super) enum Heard {
 
 /// How long the end of a killed process is waited for, milliseconds.
 const END_LIMIT: i32 = 5_000;
+/// How long a process may take from its last step to its end, milliseconds.
+const SOON: i32 = 1_000;
+/// Between two looks at a process that has ended and cannot be reaped yet.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// One child.
 #[derive(Debug)]
 pub(crate) struct Parent {
     pid: i32,
-    pidfd: OwnedFd,
+    /// Shared with the watchdog where it has to reap.
+    pidfd: Arc<OwnedFd>,
     socket: OwnedFd,
     brief: Brief,
     group: Option<Arc<Group>>,
@@ -69,7 +74,7 @@ impl Parent {
     pub(super) fn new(cloned: Cloned, socket: OwnedFd, brief: Brief, group: Option<Group>) -> Self {
         Self {
             pid: cloned.pid,
-            pidfd: cloned.pidfd,
+            pidfd: Arc::new(cloned.pidfd),
             socket,
             brief,
             group: group.map(Arc::new),
@@ -196,9 +201,13 @@ impl Parent {
     /// the limit it is left to the watchdog's thread, and `Running` is what is returned.
     pub(crate) fn end(&self) -> Reaped {
         self.start_end();
-        match self.ended(END_LIMIT) {
-            Ok(true) => self.reap(Block::No).unwrap_or(Reaped::Gone),
-            Ok(false) | Err(_) => Reaped::Running,
+        let until = Instant::now() + Duration::from_millis(u64::from(END_LIMIT.unsigned_abs()));
+        loop {
+            match self.ended(END_LIMIT).and_then(|_| self.reap(Block::No)) {
+                Ok(Reaped::Running) | Err(_) if Instant::now() < until => sleep(LOOK),
+                Ok(seen) => return seen,
+                Err(_) => return Reaped::Running,
+            }
         }
     }
 
@@ -215,10 +224,21 @@ impl Parent {
 
     /// Reaps the child once; later calls know what was seen.
     pub(crate) fn reap(&self, block: Block) -> Result<Reaped> {
-        if block == Block::UntilExit {
-            // Without the lock: many threads may wait.
-            self.ended(-1)?;
+        loop {
+            if block == Block::UntilExit {
+                // Without the lock: many threads may wait.
+                self.ended(-1)?;
+            }
+            let now = self.reap_once()?;
+            if now != Reaped::Running || block == Block::No {
+                return Ok(now);
+            }
+            // Somebody traces it, and is told of its end first (ptrace(2), "Death under ptrace").
+            sleep(LOOK);
         }
+    }
+
+    fn reap_once(&self) -> Result<Reaped> {
         let mut seen = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = *seen {
             return Ok(known);
@@ -254,6 +274,13 @@ impl Parent {
         }
     }
 
+    /// Whether what failed failed for want of a living child. One that is ending is seen as ended a moment later, and `/proc`
+    /// says ESRCH, ENOENT or EINVAL of it until then.
+    pub(super) fn is_its_end(&self, error: &Error) -> Result<bool> {
+        let dying = [libc::ESRCH, libc::ENOENT, libc::EINVAL].map(Some).contains(&error.raw_os_error());
+        Ok(self.gave_up() || self.ended(if dying { SOON } else { 0 })?)
+    }
+
     /// How the child ended that closed its socket before its time. A program's end is its init's a moment later.
     pub(super) fn death(&self) -> Death {
         if let Some(status) = self.brief.status() {
@@ -287,11 +314,8 @@ impl Drop for Parent {
             }
             return;
         }
-        if !known
-            && self.end() == Reaped::Running
-            && let Ok(pidfd) = self.pidfd.try_clone()
-        {
-            reap_later(pidfd);
+        if !known && self.end() == Reaped::Running {
+            reap_later(Arc::clone(&self.pidfd));
         }
         // Who looks at them meanwhile does not keep them.
         if let Some(group) = &self.group {
@@ -423,10 +447,12 @@ fn on_lasting_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     let own = process::id();
     if lasting.as_ref().is_none_or(|(process, _)| *process != own) {
         let (sender, jobs) = channel::<Job>();
-        Builder::new()
-            .name("ringfence".to_owned())
-            .spawn(move || jobs.into_iter().for_each(|job| job()))
-            .ok()?;
+        // No handler of the caller's runs on it.
+        let blocked = Blocked::all().ok()?;
+        let serve = move || jobs.into_iter().for_each(|job| job());
+        let started = Builder::new().name("ringfence".to_owned()).spawn(serve);
+        drop(blocked);
+        started.ok()?;
         *lasting = Some((own, sender));
     }
     lasting.as_ref()?.1.send(job).ok()?;

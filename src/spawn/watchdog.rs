@@ -31,7 +31,7 @@ struct Launch {
 struct State {
     launches: Vec<Launch>,
     /// Killed children that could not be reaped yet.
-    frozen: Vec<OwnedFd>,
+    frozen: Vec<Arc<OwnedFd>>,
     /// Descriptors whose closing takes long.
     closing: Vec<OwnedFd>,
     next: u64,
@@ -61,7 +61,7 @@ pub(super) struct Watched {
 }
 
 /// Reaps a child that was killed, once it can end.
-pub(super) fn reap_later(pidfd: OwnedFd) {
+pub(super) fn reap_later(pidfd: Arc<OwnedFd>) {
     let mut guard = state();
     if let Some(state) = started(&mut guard) {
         state.frozen.push(pidfd);

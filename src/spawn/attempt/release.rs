@@ -186,6 +186,20 @@ impl Running {
         status.seccomp_filters.filter(|_| text.lines().all(|line| !line.starts_with("State:\tZ")))
     }
 
+    /// What init failed at, if it has: then nobody knows how the program ended.
+    pub(crate) fn init_failure(&self) -> Option<Error> {
+        if !self.parent.brief().init_progress().gave_up {
+            return None;
+        }
+        let seen = self.exec_error(self.parent.death());
+        let error = Error::new(ErrorKind::Process, seen.step(), seen.object().clone());
+        let error = error.detail("init could not go on, and what ran has ended with it");
+        Some(match (seen.failed_call(), seen.raw_os_error()) {
+            (Some(call), Some(errno)) => error.call(call, errno),
+            _ => error,
+        })
+    }
+
     fn exec_error(&self, death: Death) -> Error {
         let Some((_, Ok(compiled))) = self.fence.plans.get(self.index) else {
             return Error::new(ErrorKind::Setup, Step::Exec, "program");

@@ -31,16 +31,17 @@ impl Dir {
         let failed =
             |call, error: &io::Error| Refused::new(&path, call, error.raw_os_error().unwrap_or(libc::EIO));
         fs::create_dir(&path).map_err(|error| failed("mkdir", &error))?;
-        let lock = match lock(&path) {
-            Ok(lock) => lock,
-            Err((call, errno)) => {
-                // It is empty, and nobody's if it is not ours.
-                fs::remove_dir(&path).ok();
-                return Err(Refused::new(&path, call, errno.unwrap_or(libc::EWOULDBLOCK)));
-            }
-        };
+        let taken = lock(&path).map_err(|(call, errno)| (call, errno.unwrap_or(libc::EWOULDBLOCK)));
         // Who sweeps may have taken it away before it was locked.
-        fs::metadata(&path).map_err(|error| failed("stat", &error))?;
+        let seen = taken.and_then(|lock| match fs::metadata(&path) {
+            Ok(_) => Ok(lock),
+            Err(error) => Err(("stat", error.raw_os_error().unwrap_or(libc::EIO))),
+        });
+        let lock = seen.map_err(|(call, errno)| {
+            // It is empty, and nobody's if it is not ours.
+            fs::remove_dir(&path).ok();
+            Refused::new(&path, call, errno)
+        })?;
         Ok(Self { path, lock })
     }
 

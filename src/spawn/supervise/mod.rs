@@ -125,7 +125,6 @@ impl Supervision {
         let worker = Worker {
             listener: start.listener,
             stop: theirs,
-            sandbox,
             sizes,
             filter: start.filter,
             secret: start.secret,
@@ -135,7 +134,7 @@ impl Supervision {
             faulty: false,
         };
         let builder = Builder::new().name("ringfence-super".to_owned()).stack_size(STACK);
-        builder.spawn(move || worker.run()).map_err(|error| ("clone", errno(&error)))?;
+        builder.spawn(move || worker.run(sandbox)).map_err(|error| ("clone", errno(&error)))?;
         Ok(Self { records, launched, stop: Some(ours) })
     }
 
