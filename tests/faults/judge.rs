@@ -46,7 +46,7 @@ names! {
     pivot_root SYS_pivot_root, poll SYS_poll, ppoll SYS_ppoll, prctl SYS_prctl, prlimit64 SYS_prlimit64, read SYS_read,
     readlink SYS_readlink, readlinkat SYS_readlinkat, recvfrom SYS_recvfrom, recvmsg SYS_recvmsg,
     restart_syscall SYS_restart_syscall, rmdir SYS_rmdir, rseq SYS_rseq, rt_sigaction SYS_rt_sigaction,
-    rt_sigprocmask SYS_rt_sigprocmask, rt_sigreturn SYS_rt_sigreturn, sched_getaffinity SYS_sched_getaffinity,
+    rt_sigprocmask SYS_rt_sigprocmask, rt_sigtimedwait SYS_rt_sigtimedwait, rt_sigreturn SYS_rt_sigreturn, sched_getaffinity SYS_sched_getaffinity,
     sched_yield SYS_sched_yield, seccomp SYS_seccomp, sendmsg SYS_sendmsg, sendto SYS_sendto,
     set_robust_list SYS_set_robust_list, setdomainname SYS_setdomainname, setgid SYS_setgid, setgroups SYS_setgroups,
     sethostname SYS_sethostname, setpriority SYS_setpriority, setresgid SYS_setresgid, setresuid SYS_setresuid,
@@ -76,7 +76,8 @@ pub(crate) fn acts(seen: &Seen) -> Vec<Act> {
     match name(seen.point.call) {
         // They do not come back, or cannot fail.
         "exit" | "exit_group" | "rt_sigreturn" | "restart_syscall" | "getpid" | "gettid" | "getuid"
-        | "getppid" | "geteuid" | "getegid" | "getgid" | "sched_yield" | "umask" => Vec::new(),
+        | "getppid" | "geteuid" | "getegid" | "getgid" | "getresuid" | "getresgid" | "sched_yield"
+        | "umask" => Vec::new(),
         // The kernel lets go of the descriptor whatever it says.
         "close" => [libc::EINTR, libc::EIO, libc::ENOSPC].map(Act::FailDone).to_vec(),
         // std's own check of a descriptor that is about to be closed.
