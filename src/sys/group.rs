@@ -1,13 +1,29 @@
 //! Calls on the files of control groups that `nix` lacks. It must not know what a group is for.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno as NixErrno;
 
-use super::{Errno, address, raw};
+use super::{Errno, address, number, raw};
+
+/// `flock(fd, LOCK_EX|LOCK_NB)`: `EWOULDBLOCK` where someone else has the lock.
+pub(crate) fn lock_at_once(fd: impl AsFd) -> Result<(), Errno> {
+    flock(fd.as_fd(), libc::LOCK_EX | libc::LOCK_NB)
+}
+
+/// `flock(fd, LOCK_UN)`.
+pub(crate) fn unlock(fd: impl AsFd) -> Result<(), Errno> {
+    flock(fd.as_fd(), libc::LOCK_UN)
+}
+
+fn flock(fd: BorrowedFd<'_>, operation: i32) -> Result<(), Errno> {
+    let args = [number(fd.as_raw_fd()), number(operation), 0, 0, 0, 0];
+    // SAFETY: the call takes numbers only.
+    unsafe { raw(libc::SYS_flock, args) }.map(drop)
+}
 
 /// Whether the extended attribute `name` of a file has this value (`getxattr`, xattr(7)); what cannot be read has not.
 pub(crate) fn attribute_is(path: &Path, name: &CStr, value: &[u8]) -> bool {

@@ -14,7 +14,7 @@ mod process;
 mod reactor;
 mod terminal;
 
-pub(crate) use group::{attach_device_program, attribute_is, set_attribute};
+pub(crate) use group::{attach_device_program, attribute_is, lock_at_once, set_attribute, unlock};
 pub(crate) use lower::{
     add_rule, attach_filter, create_ruleset, own_capabilities, prctl, restrict_self, set_own_capabilities,
 };

@@ -317,7 +317,7 @@ fn state() -> BTreeMap<String, String> {
     note("briefs", maps.lines().filter(|line| line.contains("ringfence-brief")).count().to_string());
     note("mountinfo", fs::read_to_string("/proc/self/mountinfo").unwrap());
     note("cwd", format!("{:?}", env::current_dir()));
-    note("groups", groups());
+    note("groups", groups_of(process::id().cast_signed()).join(", "));
     let files = fs::read_dir(env::temp_dir()).unwrap().flatten();
     note("files", files.map(|entry| entry.file_name().display().to_string()).collect::<Vec<_>>().join(", "));
     let status = fs::read_to_string("/proc/thread-self/status").unwrap();
@@ -351,9 +351,9 @@ fn threads() -> String {
     format!("{kept:?}")
 }
 
-/// Groups of this process's sandboxes below its own.
-fn groups() -> String {
-    let mine = format!("ringfence-{}-", process::id());
+/// Groups that a process has made below this one's own.
+pub(crate) fn groups_of(pid: i32) -> Vec<String> {
+    let prefix = format!("ringfence-{pid}-");
     let mut found = Vec::new();
     let text = fs::read_to_string("/proc/self/cgroup").unwrap();
     for mount in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
@@ -361,7 +361,7 @@ fn groups() -> String {
             let own = mount.path().join(path.trim_start_matches('/'));
             for entry in fs::read_dir(own).into_iter().flatten().flatten() {
                 let name = entry.file_name().display().to_string();
-                if name.starts_with(&mine) {
+                if name.starts_with(&prefix) {
                     found.push(format!("{}/{name}", mount.path().display()));
                 }
             }
@@ -369,7 +369,7 @@ fn groups() -> String {
     }
     found.sort();
     found.dedup();
-    found.join(", ")
+    found
 }
 
 /// What is not as it was, once it has had a moment to become so.

@@ -199,18 +199,14 @@ pub(crate) fn of_signal(plain: &Told, fault: &Fault, round: &Round) -> Result<Ki
         }
         (_, Told::Nothing(how)) => Err(how.clone()),
         (_, Told::Panicked) => Err("it panicked".to_owned()),
-        (Act::Kill(Side::Same), Told::Failed { text, .. }) => {
-            Ok(format!("error {}", text.contains("SIGKILL")))
+        (_, told) if told == plain => Ok("as if nothing were".to_owned()),
+        (Act::Kill(Side::Same), Told::Failed { text, .. }) if text.contains("SIGKILL") => {
+            Ok("error with the signal".to_owned())
         }
-        (Act::Stop(_), told) if told == plain => Ok("as if nothing were".to_owned()),
-        (_, Told::Ran { facts, report }) => match plain {
-            Told::Ran { facts: plain_facts, report: plain_report }
-                if facts != plain_facts && report == plain_report && fault.act != Act::Kill(Side::Same) =>
-            {
-                Err(format!("less than was said: {}", difference(plain_facts, facts)))
-            }
-            _ => Ok("ran".to_owned()),
-        },
+        (Act::Kill(Side::Same), Told::Ran { facts, .. }) if facts.contains("SIGKILL") => {
+            Ok("verdict with the signal".to_owned())
+        }
+        (_, Told::Ran { .. }) => Err(unlike(plain, &told).unwrap_or_default()),
         (_, Told::Failed { text, .. }) => Err(format!("failed: {text}")),
     }
 }

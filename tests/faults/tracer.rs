@@ -171,8 +171,8 @@ fn options() -> Options {
 }
 
 impl Session {
-    /// Starts it, waits until it is ready, and takes hold of all its threads. `None`: it may not be traced.
-    pub(crate) fn start(command: &mut Command) -> Option<Self> {
+    /// Starts it, waits until it is ready, and takes hold of all its threads; or why that cannot be.
+    pub(crate) fn start(command: &mut Command) -> Result<Self, String> {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let (input, output) = (process.stdin.take().unwrap(), process.stderr.take().unwrap());
@@ -193,13 +193,16 @@ impl Session {
             hit: false,
             told: false,
         };
-        session.line().expect("it becomes ready");
-        let own = session.id();
+        let said = session.line().unwrap_or_default();
+        if said != "ready" {
+            return Err(format!("{said} {}", session.noise));
+        }
+        let own = session.pid();
         for entry in fs::read_dir(format!("/proc/{own}/task")).unwrap() {
             let tid: i32 = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
             match ptrace::seize(Pid::from_raw(tid), options()) {
                 Ok(()) => {}
-                Err(Errno::EPERM) => return None,
+                Err(Errno::EPERM) => return Err("a process may not be traced here".to_owned()),
                 Err(errno) => panic!("seize {tid}: {errno}"),
             }
             let comm = comm(tid);
@@ -207,10 +210,10 @@ impl Session {
             session.tasks.insert(tid, Task { who, tgid: own, named: true, ..Task::default() });
             ptrace::interrupt(Pid::from_raw(tid)).unwrap();
         }
-        Some(session)
+        Ok(session)
     }
 
-    fn id(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.process.id()).unwrap()
     }
 
@@ -234,7 +237,7 @@ impl Session {
         self.counts.clear();
         (self.seen, self.children) = (Vec::new(), 0);
         self.input.write_all(b"go\n").ok();
-        *self.watch.until.lock().unwrap() = Some((Instant::now() + HUNG, vec![self.id()]));
+        *self.watch.until.lock().unwrap() = Some((Instant::now() + HUNG, vec![self.pid()]));
         let mut died = None;
         while !self.told && died.is_none() {
             died = self.step();
@@ -300,7 +303,7 @@ impl Session {
             Err(Errno::EINTR) => return None,
             Err(errno) => return Some(format!("waitpid: {errno}")),
         };
-        let own = Pid::from_raw(self.id());
+        let own = Pid::from_raw(self.pid());
         match status {
             WaitStatus::Exited(pid, code) if pid == own => {
                 self.tasks.remove(&pid.as_raw());
@@ -366,7 +369,7 @@ impl Session {
         let thread = fs::metadata(format!("/proc/{tgid}/task/{made}")).is_ok();
         let task = if thread {
             Task { tgid, ..Task::default() }
-        } else if tgid == self.id() {
+        } else if tgid == self.pid() {
             self.children += 1;
             let who = if self.children == 1 { "child".to_owned() } else { format!("child{}", self.children) };
             Task { who, tgid: made, named: true, ..Task::default() }
@@ -383,10 +386,10 @@ impl Session {
     /// the tracer has.
     fn let_go(&mut self, pid: Pid) {
         let task = self.tasks.remove(&pid.as_raw()).unwrap_or_default();
-        if task.tgid == pid.as_raw() && task.tgid != self.id() {
+        if task.tgid == pid.as_raw() && task.tgid != self.pid() {
             self.free.push((pid.as_raw(), format!("{} {}", begun(pid.as_raw()), task.who)));
         }
-        if task.tgid == self.id() && task.tgid == pid.as_raw() {
+        if task.tgid == self.pid() && task.tgid == pid.as_raw() {
             // Its end is waited for.
             self.tasks.insert(pid.as_raw(), task);
             return go(pid, None);
@@ -395,7 +398,7 @@ impl Session {
     }
 
     fn syscall(&mut self, pid: Pid) {
-        let own = self.id();
+        let own = self.pid();
         let Some(task) = self.tasks.get_mut(&pid.as_raw()) else { return go(pid, None) };
         let Ok(mut registers) = ptrace::getregs(pid) else { return };
         if task.entered {
@@ -504,7 +507,7 @@ fn begun(pid: i32) -> String {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        end(self.id());
+        end(self.pid());
         self.drain();
         self.process.wait().ok();
     }

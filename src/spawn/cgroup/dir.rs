@@ -10,8 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::result::Result as StdResult;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::files::{self, Refused};
@@ -21,7 +20,18 @@ use crate::sys;
 #[derive(Debug)]
 pub(super) struct Dir {
     path: PathBuf,
-    lock: Flock<OwnedFd>,
+    lock: Lock,
+}
+
+/// A directory that is locked until this is dropped.
+#[derive(Debug)]
+pub(super) struct Lock(OwnedFd);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A fork of this process holds the descriptor too, and is not the owner. Where that fails the last one's end unlocks.
+        sys::unlock(&self.0).ok();
+    }
 }
 
 impl Dir {
@@ -50,7 +60,7 @@ impl Dir {
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
+        self.lock.0.as_fd()
     }
 }
 
@@ -73,14 +83,16 @@ pub(super) fn is_detached(path: &Path) -> bool {
 }
 
 /// Takes the lock; without an errno where someone else has it.
-pub(super) fn lock(path: &Path) -> StdResult<Flock<OwnedFd>, (&'static str, Option<i32>)> {
+pub(super) fn lock(path: &Path) -> StdResult<Lock, (&'static str, Option<i32>)> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let mut fd = open(path, flags, Mode::empty()).map_err(|errno| ("open", Some(errno as i32)))?;
     if fd.as_raw_fd() < 3 {
         fd = sys::duplicate(fd.as_raw_fd(), 3).map_err(|errno| ("fcntl", Some(errno)))?;
     }
-    Flock::lock(fd, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, errno)| ("flock", (errno != Errno::EWOULDBLOCK).then_some(errno as i32)))
+    match sys::lock_at_once(&fd) {
+        Ok(()) => Ok(Lock(fd)),
+        Err(errno) => Err(("flock", (errno != libc::EWOULDBLOCK).then_some(errno))),
+    }
 }
 
 /// A new group of version 1's cpuset has no CPU and no memory node, and then takes no process (cpusets(7)).
