@@ -27,7 +27,7 @@ mod tests {
     use nix::sys::resource::{Resource as Rlimit, getrlimit, setrlimit};
 
     use ringfence::host::Cgroups;
-    use ringfence::{Access, Error, ErrorKind, Host, Init, Launch, Outcome, Sandbox, Step, Verdict};
+    use ringfence::{Access, Error, ErrorKind, Host, Init, Launch, Outcome, Sandbox, Stdio, Step, Verdict};
 
     use super::support::{
         again, alone, children, descriptors, eventually, is_root, role, said, shell, skipped, system,
@@ -94,6 +94,25 @@ mod tests {
                 }
             }
             assert!(had > 0 && refused > 0, "{had} ran, {refused} were refused");
+        });
+    }
+
+    #[test]
+    fn output_is_collected_where_no_thread_can_be_made() {
+        alone(|| {
+            be_unprivileged();
+            let sandbox = system().build().unwrap();
+            let mut command = shell(&sandbox, "echo out; echo err >&2; exit 3");
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let (soft, hard) = getrlimit(Rlimit::RLIMIT_NPROC).unwrap();
+            setrlimit(Rlimit::RLIMIT_NPROC, 1, hard).unwrap();
+            let outcome = child.wait_with_output();
+            setrlimit(Rlimit::RLIMIT_NPROC, soft, hard).unwrap();
+            let outcome = outcome.unwrap();
+            assert_eq!(
+                (outcome.code(), outcome.stdout, outcome.stderr),
+                (Some(3), b"out\n".into(), b"err\n".into())
+            );
         });
     }
 

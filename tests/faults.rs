@@ -28,7 +28,7 @@ mod tests {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::env;
     use std::fs;
     use std::path::PathBuf;
@@ -38,7 +38,7 @@ mod tests {
     use super::caller::{SCENARIO, SCENARIOS, Scenario, groups_of, serve};
     use super::judge::{self, Told};
     use super::support::{again, eventually, is_root, role, say, skipped};
-    use super::tracer::{Act, End, Fault, Round, Seen, Session, Side};
+    use super::tracer::{Act, AtExit, End, Fault, Point, Round, Seen, Session, Side};
 
     /// `full` for every call with every errno, `wide` for every call with some of them, others in each scenario, or a number:
     /// about so many faults in each scenario.
@@ -64,6 +64,19 @@ mod tests {
     /// So many of the acts at each call are tried in a wide sweep.
     const SOME: usize = 4;
 
+    /// What once went wrong, in every sweep: an errno that was lost or another step's, a panic, a wrong verdict.
+    const KNOWN: &[&str] = &[
+        "child mmap#1 Fail(12)",
+        "child seccomp#1 Fail(22)",
+        "child prctl(0xf)#2 Fail(5)",
+        "child wait4#1 Fail(5)",
+        "child read#1 Fail(12)",
+        "child ppoll#4 Fail(12)",
+        "caller flock(0x8)#1 Fail(13)",
+        "caller readlink#17 Fail(11)",
+        "ringfence-super fcntl(0x406)#1 Fail(24)",
+    ];
+
     fn width() -> Width {
         match env::var(SWEEP).as_deref() {
             Ok("full") => Width::Full,
@@ -83,10 +96,17 @@ mod tests {
         caller.into_iter().chain(own.into_iter().filter(|_| of_child)).collect()
     }
 
-    fn faults(seen: &[Seen], what: What, scenario: Scenario) -> Vec<Fault> {
+    /// In which round of a process a call is made: some are made once, such as those that start its threads.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Turn {
+        First,
+        Any,
+    }
+
+    fn faults(seen: &[(Turn, Seen)], what: What, scenario: Scenario) -> Vec<(Turn, Fault)> {
         let mut all = Vec::new();
         let offset = SCENARIOS.iter().position(|other| *other == scenario).unwrap();
-        for (number, one) in seen.iter().enumerate() {
+        for (number, (turn, one)) in seen.iter().enumerate() {
             let acts = acts(one, what);
             let chosen = match (width(), acts.len()) {
                 (Width::Wide, count @ 5..) => {
@@ -94,13 +114,19 @@ mod tests {
                 }
                 _ => acts,
             };
-            all.extend(chosen.into_iter().map(|act| Fault { point: one.point.clone(), act }));
+            all.extend(chosen.into_iter().map(|act| (*turn, Fault { point: one.point.clone(), act })));
         }
         let Width::Sample(few) = width() else { return all };
         // No divisor in common with the errnos, so that every one has its turn.
         let step = (all.len() / few.max(1)).max(1);
         let step = (step..).find(|step| step % 2 == 1 && step % 3 != 0).unwrap_or(1);
-        all.into_iter().step_by(step).collect()
+        let known = |fault: &Fault| {
+            KNOWN.contains(&format!("{} {:?}", judge::text(&fault.point), fault.act).as_str())
+        };
+        let chosen = |(number, (turn, fault)): (usize, (Turn, Fault))| {
+            (number % step == 0 || known(&fault)).then_some((turn, fault))
+        };
+        all.into_iter().enumerate().filter_map(chosen).collect()
     }
 
     /// One scenario: the traced process, what its plain run comes to, and its directory for temporary files.
@@ -110,7 +136,7 @@ mod tests {
         directory: PathBuf,
         session: Session,
         plain: Told,
-        seen: Vec<Seen>,
+        seen: Vec<(Turn, Seen)>,
     }
 
     impl Stage {
@@ -128,10 +154,15 @@ mod tests {
             }
             let ran = left.is_empty() && matches!(plain, Told::Ran { .. });
             assert!(ran, "{scenario:?}: {left} {plain:?} {}", session.noise);
-            let (left, second) = judge::read(&session.round(None).end);
+            let again = session.round(None);
+            let (left, second) = judge::read(&again.end);
             let unlike = judge::unlike(&plain, &second).unwrap_or_default();
             assert!(left.is_empty() && unlike.is_empty(), "{scenario:?}: a plain run again: {left} {unlike}");
-            Ok(Self { test, scenario, directory, session, plain, seen: first.seen })
+            let known: BTreeSet<Point> = again.seen.iter().map(|seen| seen.point.clone()).collect();
+            let only = first.seen.into_iter().filter(|seen| !known.contains(&seen.point));
+            let seen = only.map(|seen| (Turn::First, seen));
+            let seen = seen.chain(again.seen.into_iter().map(|seen| (Turn::Any, seen))).collect();
+            Ok(Self { test, scenario, directory, session, plain, seen })
         }
 
         fn session(test: &str, scenario: Scenario, directory: &PathBuf) -> Result<Session, String> {
@@ -152,8 +183,12 @@ mod tests {
                 return (round, judged);
             }
             let gone = self.session.pid();
-            self.session = Self::session(self.test, self.scenario, &self.directory).unwrap();
+            self.restart();
             (round, judged.and_then(|kind| self.sweeps(gone).map(|()| kind)))
+        }
+
+        fn restart(&mut self) {
+            self.session = Self::session(self.test, self.scenario, &self.directory).unwrap();
         }
 
         /// The next caller removes the groups of one that was killed.
@@ -188,7 +223,10 @@ mod tests {
         let faults = faults(&stage.seen, what, scenario);
         let (mut kinds, mut wrong, mut missed) = (BTreeMap::<String, usize>::new(), Vec::new(), 0);
         let begun = Instant::now();
-        for (number, fault) in faults.iter().enumerate() {
+        for (number, (turn, fault)) in faults.iter().enumerate() {
+            if *turn == Turn::First {
+                stage.restart();
+            }
             if number % 200 == 199 {
                 say(&format!("{scenario:?}: {} of {} after {:?}", number + 1, faults.len(), begun.elapsed()));
             }
@@ -208,7 +246,7 @@ mod tests {
         say(&format!(
             "{test} {scenario:?}: {count} faults at {calls} calls, {missed} not come by: {kinds:?}"
         ));
-        assert!(missed * 5 <= count.max(50), "{missed} of {count} points were not come by");
+        assert!(missed * 2 <= count.max(50), "{missed} of {count} points were not come by");
         assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
     }
 
@@ -228,6 +266,27 @@ mod tests {
     #[test]
     fn a_failed_call_is_an_error_that_names_it_or_nothing_at_all() {
         each("a_failed_call_is_an_error_that_names_it_or_nothing_at_all", What::Failures, &SCENARIOS);
+    }
+
+    /// As under strace or a debugger, whose zombies its parent cannot reap yet.
+    #[test]
+    fn a_caller_whose_children_are_traced_to_their_end_sees_how_they_ended() {
+        let test = "a_caller_whose_children_are_traced_to_their_end_sees_how_they_ended";
+        if role().as_deref() == Some("caller") {
+            return serve();
+        }
+        for scenario in [Scenario::Default, Scenario::Bare, Scenario::Life] {
+            let mut stage = match Stage::open(test, scenario) {
+                Ok(stage) => stage,
+                Err(why) => return skipped(test, &why),
+            };
+            stage.session.at_exit = AtExit::Dawdle;
+            let (left, told) = judge::read(&stage.session.round(None).end);
+            let Told::Ran { facts, .. } = &told else { panic!("{scenario:?}: {told:?}") };
+            let Told::Ran { facts: plain, .. } = &stage.plain else { panic!("{:?}", stage.plain) };
+            let verdict = |facts: &str| facts.split("\\n").next().unwrap_or_default().to_owned();
+            assert_eq!((left.as_str(), verdict(facts)), ("", verdict(plain)), "{scenario:?}");
+        }
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub(crate) fn acts(seen: &Seen) -> Vec<Act> {
         "exit" | "exit_group" | "rt_sigreturn" | "restart_syscall" | "getpid" | "gettid" | "getuid"
         | "getppid" | "geteuid" | "getegid" | "getgid" | "getresuid" | "getresgid" | "sched_yield"
         | "umask" => Vec::new(),
+        // std takes it for granted that nothing else can come of it.
+        "clock_nanosleep" | "nanosleep" => fail(&[libc::EINTR]),
         // The kernel lets go of the descriptor whatever it says.
         "close" => [libc::EINTR, libc::EIO, libc::ENOSPC].map(Act::FailDone).to_vec(),
         // std's own check of a descriptor that is about to be closed.

@@ -55,6 +55,16 @@ pub(crate) enum Side {
     Same,
 }
 
+/// What a tracer does at the end of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AtExit {
+    /// Lets it go a moment before, so that it ends as if nobody traced it.
+    #[default]
+    LetGo,
+    /// Is told of its end first, and takes its time: until then its parent cannot reap it.
+    Dawdle,
+}
+
 /// What befalls a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
@@ -158,6 +168,7 @@ pub(crate) struct Session {
     fault: Option<Fault>,
     hit: bool,
     told: bool,
+    pub(crate) at_exit: AtExit,
 }
 
 fn options() -> Options {
@@ -192,6 +203,7 @@ impl Session {
             fault: None,
             hit: false,
             told: false,
+            at_exit: AtExit::default(),
         };
         let said = session.line().unwrap_or_default();
         if said != "ready" {
@@ -342,7 +354,12 @@ impl Session {
             }
             libc::PTRACE_EVENT_EXEC => {
                 let call = self.tasks.get(&pid.as_raw()).map(|task| task.call);
-                if call == Some(number(libc::SYS_execve)) { self.let_go(pid) } else { go(pid, None) }
+                let program = call == Some(number(libc::SYS_execve)) && self.at_exit == AtExit::LetGo;
+                if program { self.let_go(pid) } else { go(pid, None) }
+            }
+            libc::PTRACE_EVENT_EXIT if self.at_exit == AtExit::Dawdle => {
+                go(pid, None);
+                thread::sleep(STOPPED * 10);
             }
             libc::PTRACE_EVENT_EXIT => self.let_go(pid),
             EVENT_STOP if matches!(signal, Signal::SIGSTOP | Signal::SIGTSTP | Signal::SIGTTIN) => {
@@ -434,7 +451,7 @@ impl Session {
         }
         let (who, tgid) = (task.who.clone(), task.tgid);
         let operation = match i64::try_from(call).unwrap() {
-            libc::SYS_futex | libc::SYS_fcntl | libc::SYS_ioctl => args[1],
+            libc::SYS_futex | libc::SYS_fcntl | libc::SYS_ioctl | libc::SYS_flock => args[1],
             libc::SYS_prctl => args[0],
             _ => 0,
         };

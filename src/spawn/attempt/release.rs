@@ -122,7 +122,7 @@ impl Running {
             Err(_) if self.parent.ended(0)? => return Ok(()),
             Err(errno) => return Err(failed(("pidfd_getfd", errno))),
         };
-        if !is_listener(&listener) {
+        if !is_listener(&listener).map_err(failed)? {
             return Err(failed(("pidfd_getfd", libc::EBADF)).detail("it is no listener"));
         }
         let Some(filter) = self.fence.policy.seccomp.clone() else { return Ok(()) };

@@ -156,8 +156,9 @@ impl Drop for Supervision {
 }
 
 /// Whether a descriptor is a listener, as `/proc` calls it.
-pub(super) fn is_listener(fd: impl AsFd) -> bool {
+pub(super) fn is_listener(fd: impl AsFd) -> StdResult<bool, (&'static str, Errno)> {
     let number = fd.as_fd().as_raw_fd();
     let name = read_link(format!("/proc/self/fd/{number}"));
-    name.is_ok_and(|name| name.as_os_str() == "anon_inode:seccomp notify")
+    let name = name.map_err(|error| ("readlink", error.raw_os_error().unwrap_or(libc::EIO)))?;
+    Ok(name.as_os_str() == "anon_inode:seccomp notify")
 }
