@@ -16,7 +16,7 @@ use super::brief::Brief;
 use super::cgroup::{self, Group};
 use super::enforcement::{Enforcement, LaunchMethod};
 use super::explain::{Death, Region, causes, explain, shows_namespaces};
-use super::parent::{Heard, Parent};
+use super::parent::{Heard, NotCloned, Parent};
 use super::request::{Request, When};
 use super::source::{self, Found};
 use super::supervise::{SharedSupervisor, Supervision};
@@ -345,10 +345,14 @@ fn start(
     let flags = u64::from(namespaces) | u64::from(shared.cast_unsigned());
     let group = plan.group.as_ref().map(Group::make).transpose()?;
     let how = cgroup::clone_how(&fence.host, plan, group.as_ref());
-    let cloned = super::parent::clone(plan.init, (how, flags), (rows, at), deadline).map_err(|errno| {
-        let call = if how == CloneHow::Clone { "clone" } else { "clone3" };
-        let error = Error::new(ErrorKind::Setup, Step::Clone, format!("namespaces {}", plan.set));
-        error.call(call, errno).causes_found(causes(Step::Clone, errno, &fence.host, plan.set))
+    let cloned = super::parent::clone(plan.init, (how, flags), (rows, at), deadline);
+    let cloned = cloned.map_err(|why| match why {
+        NotCloned::Before(error) => error,
+        NotCloned::Refused(errno) => {
+            let call = if how == CloneHow::Clone { "clone" } else { "clone3" };
+            let error = Error::new(ErrorKind::Setup, Step::Clone, format!("namespaces {}", plan.set));
+            error.call(call, errno).causes_found(causes(Step::Clone, errno, &fence.host, plan.set))
+        }
     })?;
     // A copy has its own; a child that shared this memory has left it.
     drop(memory);

@@ -404,6 +404,15 @@ pub(super) fn descriptors(
     place
 }
 
+/// Why there is no child.
+#[derive(Debug)]
+pub(super) enum NotCloned {
+    /// The clone call gave this errno.
+    Refused(i32),
+    /// It was not come to.
+    Before(Error),
+}
+
 /// Clones, with every signal blocked. A program that is PID 1 itself is tied to the thread that clones it, so that is a
 /// thread that lives as long as this process.
 pub(super) fn clone(
@@ -411,19 +420,19 @@ pub(super) fn clone(
     (how, flags): (CloneHow, u64),
     (entry, progress): (u64, u64),
     deadline: Instant,
-) -> StdResult<Cloned, i32> {
+) -> StdResult<Cloned, NotCloned> {
     let work = move || {
         let pidfd = Arc::new(AtomicI32::new(-1));
-        let blocked = Blocked::all().map_err(|error| error.raw_os_error().unwrap_or(libc::EINVAL))?;
+        let blocked = Blocked::all().map_err(NotCloned::Before)?;
         let watched = watch(deadline, &pidfd);
         let cloned = sys::clone_into_table(how, flags, entry, progress, &pidfd);
         drop(watched);
         drop(blocked);
-        cloned
+        cloned.map_err(NotCloned::Refused)
     };
     match init {
         Init::Reaper => work(),
-        Init::Program => on_lasting_thread(work).unwrap_or(Err(libc::EAGAIN)),
+        Init::Program => on_lasting_thread(work).map_err(NotCloned::Before)?,
     }
 }
 
@@ -437,7 +446,12 @@ type Job = Box<dyn FnOnce() + Send>;
 /// The thread that lasts, and the process that it belongs to: a fork of the caller has to make its own.
 static LASTING: Mutex<Option<(u32, Sender<Job>)>> = Mutex::new(None);
 
-fn on_lasting_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+fn on_lasting_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let failed = |errno| {
+        let error =
+            Error::new(ErrorKind::Setup, Step::Clone, "the thread that clones programs that are PID 1");
+        error.call("clone", errno)
+    };
     let (answer, wait) = channel();
     let job: Job = Box::new(move || {
         // The receiver waits below; if it were gone there would be nobody to tell.
@@ -448,14 +462,18 @@ fn on_lasting_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     if lasting.as_ref().is_none_or(|(process, _)| *process != own) {
         let (sender, jobs) = channel::<Job>();
         // No handler of the caller's runs on it.
-        let blocked = Blocked::all().ok()?;
+        let blocked = Blocked::all()?;
         let serve = move || jobs.into_iter().for_each(|job| job());
         let started = Builder::new().name("ringfence".to_owned()).spawn(serve);
         drop(blocked);
-        started.ok()?;
+        started.map_err(|error| failed(error.raw_os_error().unwrap_or(libc::EAGAIN)))?;
         *lasting = Some((own, sender));
     }
-    lasting.as_ref()?.1.send(job).ok()?;
+    // A thread that is gone, with its end of the channel, is none: the next launch makes another one.
+    let sent = lasting.as_ref().is_some_and(|(_, jobs)| jobs.send(job).is_ok());
+    if !sent {
+        *lasting = None;
+    }
     drop(lasting);
-    wait.recv().ok()
+    wait.recv().map_err(|_| failed(libc::ESRCH))
 }

@@ -25,14 +25,19 @@ fn flock(fd: BorrowedFd<'_>, operation: i32) -> Result<(), Errno> {
     unsafe { raw(libc::SYS_flock, args) }.map(drop)
 }
 
-/// Whether the extended attribute `name` of a file has this value (`getxattr`, xattr(7)); what cannot be read has not.
-pub(crate) fn attribute_is(path: &Path, name: &CStr, value: &[u8]) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+/// Whether the extended attribute `name` of a file has this value (`getxattr`, xattr(7)); one that is not there has not.
+pub(crate) fn attribute_is(path: &Path, name: &CStr, value: &[u8]) -> Result<bool, Errno> {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return Err(libc::EINVAL) };
     let mut buffer = [0_u8; 16];
     let at = buffer.as_mut_ptr().cast();
     // SAFETY: both names end with NUL; the kernel writes at most the 16 bytes of `buffer`, which lives across the call.
     let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), at, buffer.len()) };
-    usize::try_from(length).is_ok_and(|length| buffer.get(..length) == Some(value))
+    match (usize::try_from(length), NixErrno::last_raw()) {
+        (Ok(length), _) => Ok(buffer.get(..length) == Some(value)),
+        // Another value is too long for the buffer.
+        (Err(_), libc::ENODATA | libc::EOPNOTSUPP | libc::ENOENT | libc::ERANGE) => Ok(false),
+        (Err(_), errno) => Err(errno),
+    }
 }
 
 /// `setxattr(path, name, value)` (`user.` attributes of a control group: since Linux 5.7).

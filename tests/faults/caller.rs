@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
-use std::io::{BufRead, Write, stderr, stdin};
+use std::io::{BufRead, Read, Write, stderr, stdin};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::thread;
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use nix::unistd::geteuid;
 use ringfence::{
     Access, Action, Builder, Child, Command, Error, FileItem, Filter, Init, Landlock, Launch, Mount,
-    MountKind, Outcome, Pool, Resource, Response, Sandbox, Stdio, Tmpfs, prefer,
+    MountKind, Outcome, Pool, Resource, Response, Sandbox, Stdio, Tmpfs, Usage, prefer,
 };
 
-use super::tracer::{BEGIN, END, MARK, TOLD};
+use super::words::{BEGIN, END, MARK, TOLD};
 
 /// Which scenario a process is to play.
 pub(crate) const SCENARIO: &str = "RINGFENCE_TEST_SCENARIO";
@@ -175,7 +175,7 @@ pub(crate) fn serve() {
 }
 
 fn say(line: &str) {
-    writeln!(stderr(), "{line}").unwrap();
+    stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 fn mark(number: u64) {
@@ -244,7 +244,8 @@ fn facts(outcome: &Outcome) -> String {
     }
     // The order of mounts may differ where they were made by other calls.
     facts.sort();
-    format!("{}\n{}", outcome.verdict(), facts.join("\n"))
+    let measured = outcome.tree_usage != Usage::default();
+    format!("{}, measured: {measured}\n{}", outcome.verdict(), facts.join("\n"))
 }
 
 /// Inodes become a word that says whether they are the caller's; ids of mounts and devices, and names of groups, go.
@@ -281,7 +282,7 @@ fn life(sandbox: &Sandbox) -> Tried {
     let mut said = [0; 3];
     let stdout = child.stdout.as_mut().unwrap();
     // A signal, or a kill by the test, may end it first.
-    std::io::Read::read_exact(stdout, &mut said).ok();
+    stdout.read_exact(&mut said).ok();
     child.try_wait()?;
     child.stats()?;
     child.freeze()?;
@@ -351,7 +352,7 @@ fn threads() -> String {
     format!("{kept:?}")
 }
 
-/// Groups that a process has made below this one's own.
+/// Groups that a process has made below this one's own, or in one below that.
 pub(crate) fn groups_of(pid: i32) -> Vec<String> {
     let prefix = format!("ringfence-{pid}-");
     let mut found = Vec::new();
@@ -359,7 +360,11 @@ pub(crate) fn groups_of(pid: i32) -> Vec<String> {
     for mount in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
         for path in text.lines().filter_map(|line| line.splitn(3, ':').nth(2)) {
             let own = mount.path().join(path.trim_start_matches('/'));
-            for entry in fs::read_dir(own).into_iter().flatten().flatten() {
+            let below = fs::read_dir(&own).into_iter().flatten().flatten();
+            let below =
+                below.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"ringfence-faults"));
+            let places = [own].into_iter().chain(below.map(|entry| entry.path()));
+            for entry in places.flat_map(|place| fs::read_dir(place).into_iter().flatten().flatten()) {
                 let name = entry.file_name().display().to_string();
                 if name.starts_with(&prefix) {
                     found.push(format!("{}/{name}", mount.path().display()));

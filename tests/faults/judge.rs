@@ -1,6 +1,6 @@
 //! Which errnos a call may plausibly give, and whether what came of one is what may come of it. It must not run anything.
 
-use super::tracer::{Act, End, Fault, Point, Round, Seen, Side};
+use super::words::{Act, End, Fault, Point, Round, Seen, Side};
 
 /// Every errno that a call is made to fail with.
 pub(crate) const ERRNOS: [i32; 12] = [
@@ -84,6 +84,8 @@ pub(crate) fn acts(seen: &Seen) -> Vec<Act> {
         "close" => [libc::EINTR, libc::EIO, libc::ENOSPC].map(Act::FailDone).to_vec(),
         // std's own check of a descriptor that is about to be closed.
         "fcntl" if of_caller && seen.args[1] == 1 => Vec::new(),
+        // A thread without its name is one that the tests do not know.
+        "prctl" if of_caller && seen.args[0] == u64::from(libc::PR_SET_NAME.unsigned_abs()) => Vec::new(),
         // Those of the C library's and of std's threads and heap, where a failure is an abort; and the mask, whose arguments
         // are valid.
         "brk" | "munmap" | "madvise" | "mprotect" | "mremap" | "sigaltstack" | "set_robust_list" | "rseq"
@@ -95,7 +97,9 @@ pub(crate) fn acts(seen: &Seen) -> Vec<Act> {
         "mmap" if of_caller => {
             let flags = i32::try_from(seen.args[3] & 0x7fff_ffff).unwrap_or(0);
             let heap = flags & libc::MAP_ANONYMOUS != 0 && flags & libc::MAP_STACK == 0;
-            if heap { Vec::new() } else { fail(&ERRNOS) }
+            // A thread's own, for its signals: std aborts without it.
+            let own = flags & libc::MAP_STACK != 0 && seen.point.who != "caller";
+            if heap || own { Vec::new() } else { fail(&ERRNOS) }
         }
         // FUTEX_WAIT and FUTEX_WAIT_BITSET may wake up for nothing.
         "futex" if seen.args[1] & 0x7f == 0 || seen.args[1] & 0x7f == 9 => fail(&[libc::EINTR, libc::EAGAIN]),
@@ -180,7 +184,7 @@ pub(crate) fn of_failure(plain: &Told, fault: &Fault, round: &Round) -> Result<K
             let real = name(fault.point.call);
             let named = is_call(call, real) && *seen == errno
                 // Pthreads say EAGAIN for want of memory.
-                || is_call(call, real) && real == "clone3" && *seen == libc::EAGAIN
+                || is_call(call, real) && ["clone3", "mmap"].contains(&real) && *seen == libc::EAGAIN
                 // Nothing to receive, after a poll that said that there is something, means that the caller is gone.
                 || real == "recvfrom" && errno == libc::EAGAIN && text.contains("the caller is gone");
             if named { Ok(format!("error of {step}")) } else { Err(format!("other: {text}")) }

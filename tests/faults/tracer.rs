@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::mem;
 use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,12 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// `prctl(MARK, n)`: how a traced process says where it is.
-pub(crate) const MARK: i32 = 0x5246_4d4b;
-/// What is traced begins, ends; the line is written.
-pub(crate) const BEGIN: u64 = 1;
-pub(crate) const END: u64 = 2;
-pub(crate) const TOLD: u64 = 3;
+use super::words::{Act, AtExit, BEGIN, END, End, Fault, MARK, Point, Round, Seen, Side};
 
 /// So long may one round take before it counts as hung.
 const HUNG: Duration = Duration::from_secs(40);
@@ -31,77 +27,21 @@ const STOPPED: Duration = Duration::from_millis(3);
 const EVENT_STOP: i32 = 128;
 const LISTEN: libc::c_uint = 0x4208;
 
-/// One call of one side: the `nth` with that number, and that operation where one number has many.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Point {
-    pub(crate) who: String,
-    pub(crate) call: u64,
-    pub(crate) operation: u64,
-    pub(crate) nth: usize,
-}
-
-/// A point that was seen, with what tells one call from another.
-#[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    pub(crate) point: Point,
-    pub(crate) args: [u64; 6],
-}
-
-/// Whom a signal meets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    Caller,
-    /// The process that the point is of.
-    Same,
-}
-
-/// What a tracer does at the end of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum AtExit {
-    /// Lets it go a moment before, so that it ends as if nobody traced it.
+enum Inside {
     #[default]
-    LetGo,
-    /// Is told of its end first, and takes its time: until then its parent cannot reap it.
-    Dawdle,
+    No,
+    Yes,
 }
 
-/// What befalls a call.
+/// Where the traced process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Act {
-    /// It is not made, and fails.
-    Fail(i32),
-    /// It is made, and fails: close(2) and the like let go of the descriptor in any case.
-    FailDone(i32),
-    /// Before it is made, its side is killed.
-    Kill(Side),
-    /// Before it is made, its side is stopped for a moment.
-    Stop(Side),
-}
-
-/// What is to befall which call.
-#[derive(Clone, Debug)]
-pub(crate) struct Fault {
-    pub(crate) point: Point,
-    pub(crate) act: Act,
-}
-
-/// How a round ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    Line(String),
-    /// The traced process ended before it told anything.
-    Died(String),
-    Hung,
-}
-
-#[derive(Debug)]
-pub(crate) struct Round {
-    pub(crate) end: End,
-    pub(crate) seen: Vec<Seen>,
-    /// Whether the point was come by.
-    pub(crate) hit: bool,
-    /// Processes that are there after it and were not before.
-    pub(crate) left: Vec<String>,
+enum Phase {
+    /// In what faults befall.
+    Within,
+    Outside,
+    /// Its line is written.
+    Told,
 }
 
 #[derive(Debug, Default)]
@@ -109,23 +49,27 @@ struct Task {
     who: String,
     tgid: i32,
     named: bool,
-    entered: bool,
+    /// Where it is between a call's beginning and its end.
+    inside: Inside,
+    /// The last one that began.
     call: u64,
     result: Option<i64>,
     /// Its arguments, where they were changed.
     before: Option<[u64; 6]>,
 }
 
+type Until = Arc<Mutex<Option<(Instant, Vec<i32>)>>>;
+
 /// Kills a process group's first process when a round takes too long.
 #[derive(Debug)]
 struct Watch {
-    until: Arc<Mutex<Option<(Instant, Vec<i32>)>>>,
+    until: Until,
     fired: Arc<AtomicBool>,
 }
 
 impl Watch {
     fn start() -> Self {
-        let until: Arc<Mutex<Option<(Instant, Vec<i32>)>>> = Arc::default();
+        let until = Until::default();
         let fired = Arc::new(AtomicBool::new(false));
         let (weak, told) = (Arc::downgrade(&until), Arc::clone(&fired));
         thread::spawn(move || {
@@ -133,7 +77,7 @@ impl Watch {
                 let due = until.lock().unwrap().as_ref().filter(|(at, _)| Instant::now() > *at).cloned();
                 if let Some((_, pids)) = due {
                     told.store(true, Ordering::SeqCst);
-                    pids.into_iter().for_each(|pid| end(pid));
+                    pids.into_iter().for_each(end);
                 }
                 drop(until);
                 thread::sleep(Duration::from_millis(100));
@@ -151,7 +95,9 @@ fn end(pid: i32) {
 /// A traced process.
 #[derive(Debug)]
 pub(crate) struct Session {
-    process: Child,
+    pid: i32,
+    /// Until it is reaped.
+    process: Option<Child>,
     input: ChildStdin,
     output: BufReader<ChildStderr>,
     tasks: BTreeMap<i32, Task>,
@@ -161,13 +107,12 @@ pub(crate) struct Session {
     free: Vec<(i32, String)>,
     watch: Watch,
     pub(crate) noise: String,
-    active: bool,
+    phase: Phase,
     counts: BTreeMap<(String, u64, u64), usize>,
     children: usize,
     seen: Vec<Seen>,
     fault: Option<Fault>,
     hit: bool,
-    told: bool,
     pub(crate) at_exit: AtExit,
 }
 
@@ -188,7 +133,8 @@ impl Session {
         let mut process = command.spawn().unwrap();
         let (input, output) = (process.stdin.take().unwrap(), process.stderr.take().unwrap());
         let mut session = Self {
-            process,
+            pid: i32::try_from(process.id()).unwrap(),
+            process: Some(process),
             input,
             output: BufReader::new(output),
             tasks: BTreeMap::new(),
@@ -196,13 +142,12 @@ impl Session {
             free: Vec::new(),
             watch: Watch::start(),
             noise: String::new(),
-            active: false,
+            phase: Phase::Outside,
             counts: BTreeMap::new(),
             children: 0,
             seen: Vec::new(),
             fault: None,
             hit: false,
-            told: false,
             at_exit: AtExit::default(),
         };
         let said = session.line().unwrap_or_default();
@@ -226,7 +171,7 @@ impl Session {
     }
 
     pub(crate) fn pid(&self) -> i32 {
-        i32::try_from(self.process.id()).unwrap()
+        self.pid
     }
 
     /// The next line that begins with `@`; what comes before is noise, such as a panic's message.
@@ -245,16 +190,15 @@ impl Session {
 
     /// One round, with something that befalls one call.
     pub(crate) fn round(&mut self, fault: Option<&Fault>) -> Round {
-        (self.fault, self.hit, self.told) = (fault.cloned(), false, false);
+        (self.fault, self.hit, self.phase) = (fault.cloned(), false, Phase::Outside);
         self.counts.clear();
         (self.seen, self.children) = (Vec::new(), 0);
         self.input.write_all(b"go\n").ok();
         *self.watch.until.lock().unwrap() = Some((Instant::now() + HUNG, vec![self.pid()]));
         let mut died = None;
-        while !self.told && died.is_none() {
+        while self.phase != Phase::Told && died.is_none() {
             died = self.step();
         }
-        self.active = false;
         let hung = self.watch.fired.load(Ordering::SeqCst);
         let end = match died {
             _ if hung => End::Hung,
@@ -266,7 +210,7 @@ impl Session {
         }
         *self.watch.until.lock().unwrap() = None;
         let left = self.left();
-        Round { end, seen: std::mem::take(&mut self.seen), hit: self.hit, left }
+        Round { end, seen: mem::take(&mut self.seen), hit: self.hit, left }
     }
 
     /// After the caller's end: everything that it has made ends too. What does not is killed, and stands in `left`.
@@ -280,7 +224,7 @@ impl Session {
                 Err(_) => break,
             }
         }
-        for (pid, task) in std::mem::take(&mut self.tasks) {
+        for (pid, task) in mem::take(&mut self.tasks) {
             if fs::metadata(format!("/proc/{pid}")).is_ok() {
                 self.free.push((pid, format!("{} {}", begun(pid), task.who)));
             }
@@ -300,7 +244,7 @@ impl Session {
                 return Vec::new();
             }
             if Instant::now() > until {
-                let left = std::mem::take(&mut self.free);
+                let left = mem::take(&mut self.free);
                 left.iter().for_each(|(pid, _)| end(*pid));
                 return left.into_iter().map(|(pid, what)| format!("{pid} {what}")).collect();
             }
@@ -316,20 +260,18 @@ impl Session {
             Err(errno) => return Some(format!("waitpid: {errno}")),
         };
         let own = Pid::from_raw(self.pid());
-        match status {
-            WaitStatus::Exited(pid, code) if pid == own => {
-                self.tasks.remove(&pid.as_raw());
-                Some(format!("exited with {code}"))
-            }
-            WaitStatus::Signaled(pid, signal, _) if pid == own => {
-                self.tasks.remove(&pid.as_raw());
-                Some(format!("killed by {signal}"))
-            }
-            status => {
-                self.take(status);
-                None
-            }
+        self.take(status);
+        if let WaitStatus::Exited(pid, code) = status
+            && pid == own
+        {
+            return Some(format!("exited with {code}"));
         }
+        if let WaitStatus::Signaled(pid, signal, _) = status
+            && pid == own
+        {
+            return Some(format!("killed by {signal}"));
+        }
+        None
     }
 
     fn take(&mut self, status: WaitStatus) {
@@ -418,8 +360,8 @@ impl Session {
         let own = self.pid();
         let Some(task) = self.tasks.get_mut(&pid.as_raw()) else { return go(pid, None) };
         let Ok(mut registers) = ptrace::getregs(pid) else { return };
-        if task.entered {
-            task.entered = false;
+        if task.inside == Inside::Yes {
+            task.inside = Inside::No;
             if let Some(result) = task.result.take() {
                 if let Some(before) = task.before.take() {
                     (registers.rdi, registers.rsi, registers.rdx) = (before[0], before[1], before[2]);
@@ -430,17 +372,17 @@ impl Session {
             return go(pid, None);
         }
         let call = registers.orig_rax;
-        (task.entered, task.call) = (true, call);
+        (task.inside, task.call) = (Inside::Yes, call);
         let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
         if call == number(libc::SYS_prctl) && args[0] == u64::from(MARK.unsigned_abs()) {
             match args[1] {
-                BEGIN => self.active = true,
-                END => self.active = false,
-                _ => self.told = true,
+                BEGIN => self.phase = Phase::Within,
+                END => self.phase = Phase::Outside,
+                _ => self.phase = Phase::Told,
             }
             return go(pid, None);
         }
-        if !self.active {
+        if self.phase != Phase::Within {
             return go(pid, None);
         }
         if !task.named {
@@ -450,17 +392,15 @@ impl Session {
             task.who = if task.named { comm } else { "thread".to_owned() };
         }
         let (who, tgid) = (task.who.clone(), task.tgid);
-        let operation = match i64::try_from(call).unwrap() {
-            libc::SYS_futex | libc::SYS_fcntl | libc::SYS_ioctl | libc::SYS_flock => args[1],
-            libc::SYS_prctl => args[0],
-            _ => 0,
-        };
+        let operation = operation(call, &args);
         let nth = self.counts.entry((who.clone(), call, operation)).or_default();
         *nth += 1;
         let point = Point { who, call, operation, nth: *nth };
         if let Some(fault) = self.fault.as_ref().filter(|fault| !self.hit && fault.point == point) {
             self.hit = true;
-            match fault.act {
+            let act = fault.act;
+            let whom = |side| if side == Side::Caller { own } else { tgid };
+            match act {
                 Act::Fail(errno) => {
                     task.before = Some(args);
                     registers = instead(registers, call);
@@ -468,10 +408,9 @@ impl Session {
                     task.result = Some(-i64::from(errno));
                 }
                 Act::FailDone(errno) => task.result = Some(-i64::from(errno)),
-                Act::Kill(side) => end(if side == Side::Caller { own } else { tgid }),
+                Act::Kill(side) => end(whom(side)),
                 Act::Stop(side) => {
-                    let pid = if side == Side::Caller { own } else { tgid };
-                    kill(Pid::from_raw(pid), Signal::SIGSTOP).ok();
+                    kill(Pid::from_raw(whom(side)), Signal::SIGSTOP).ok();
                 }
             }
         }
@@ -492,6 +431,16 @@ fn instead(mut registers: libc::user_regs_struct, call: u64) -> libc::user_regs_
         _ => registers.orig_rax = u64::MAX,
     }
     registers
+}
+
+/// What a call is about where its number alone does not say.
+fn operation(call: u64, args: &[u64; 6]) -> u64 {
+    match i64::try_from(call).unwrap() {
+        libc::SYS_futex | libc::SYS_fcntl | libc::SYS_ioctl | libc::SYS_flock => args[1],
+        libc::SYS_prctl => args[0],
+        libc::SYS_mmap => args[3],
+        _ => 0,
+    }
 }
 
 pub(crate) fn number(call: libc::c_long) -> u64 {
@@ -522,10 +471,19 @@ fn begun(pid: i32) -> String {
     }
 }
 
+impl Session {
+    /// Ends it, and waits for all that it has started. Before another one is begun: its events would be taken for this one's.
+    pub(crate) fn close(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            end(self.pid);
+            self.drain();
+            process.wait().unwrap();
+        }
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
-        end(self.pid());
-        self.drain();
-        self.process.wait().ok();
+        self.close();
     }
 }

@@ -77,9 +77,10 @@ pub(super) fn mark_detached(path: &Path) -> StdResult<(), Refused> {
     marked.map_err(|errno| Refused::new(path, "setxattr", errno))
 }
 
-/// Whether a group is marked so.
-pub(super) fn is_detached(path: &Path) -> bool {
-    MARKS.iter().any(|mark| sys::attribute_is(path, mark, b"1"))
+/// Whether a group is marked so; an error where nobody can tell.
+pub(super) fn is_detached(path: &Path) -> StdResult<bool, i32> {
+    let [first, second] = MARKS.map(|mark| sys::attribute_is(path, mark, b"1"));
+    Ok(first? || second?)
 }
 
 /// Takes the lock; without an errno where someone else has it.
