@@ -163,6 +163,7 @@ impl Child {
     pub fn kill(&self) -> Result<()> {
         if self.running.parent.reap(Block::No)? == Reaped::Running {
             self.killed.store(true, Ordering::SeqCst);
+            self.running.parent.start_end().map_err(not_killed)?;
             if self.running.parent.end() == Reaped::Running {
                 let error = Error::new(ErrorKind::Process, Step::Kill, "child");
                 return Err(error.detail(
@@ -181,7 +182,7 @@ impl Child {
     pub fn start_kill(&self) -> Result<()> {
         if self.running.parent.reap(Block::No)? == Reaped::Running {
             self.killed.store(true, Ordering::SeqCst);
-            self.running.parent.start_end();
+            self.running.parent.start_end().map_err(not_killed)?;
         }
         Ok(())
     }
@@ -196,7 +197,8 @@ impl Child {
     #[cfg(feature = "tokio")]
     pub(super) fn flood(&self) {
         self.flooded.store(true, Ordering::SeqCst);
-        self.running.parent.start_end();
+        // Whether it could be killed shows in the wait that follows.
+        self.running.parent.start_end().ok();
     }
 
     /// Sends a signal to the program: init forwards it, and so it arrives whatever the program's pid inside. SIGKILL and
@@ -269,6 +271,10 @@ impl Child {
             supervisor_faults: seen.faults,
         })
     }
+}
+
+fn not_killed(errno: i32) -> Error {
+    Error::new(ErrorKind::Process, Step::Kill, "child").call("pidfd_send_signal", errno)
 }
 
 impl AsFd for Child {

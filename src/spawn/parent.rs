@@ -14,10 +14,12 @@ use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, send, sendmsg, setsockopt, socketpair,
     sockopt,
 };
+use nix::unistd::Pid;
 
 use super::brief::Brief;
 use super::cgroup::Group;
@@ -200,7 +202,8 @@ impl Parent {
     /// all of them are gone (pid_namespaces(7)). A process that a cgroup v1 freezer holds dies only when it is thawed: past
     /// the limit it is left to the watchdog's thread, and `Running` is what is returned.
     pub(crate) fn end(&self) -> Reaped {
-        self.start_end();
+        // Where that fails it shows as a child that has not ended, and the watchdog's thread goes on trying.
+        self.start_end().ok();
         let until = Instant::now() + Duration::from_millis(u64::from(END_LIMIT.unsigned_abs()));
         loop {
             match self.ended(END_LIMIT).and_then(|_| self.reap(Block::No)) {
@@ -211,15 +214,25 @@ impl Parent {
         }
     }
 
-    /// Kills everything, without waiting.
-    pub(crate) fn start_end(&self) {
-        // ESRCH: it has ended already, which is what is wanted; nothing else can come of a pidfd that is ours.
-        let sent = sys::send_signal(&self.pidfd, libc::SIGKILL);
-        debug_assert!(matches!(sent, Ok(()) | Err(libc::ESRCH)), "a pidfd of our own child: {sent:?}");
+    /// Kills everything, without waiting; or the errno of the signal that could not be sent.
+    pub(crate) fn start_end(&self) -> StdResult<(), i32> {
+        let sent = match sys::send_signal(&self.pidfd, libc::SIGKILL) {
+            // It has ended already, which is what is wanted.
+            Ok(()) | Err(libc::ESRCH) => Ok(()),
+            // A filter around this process may know the older call only.
+            Err(errno) => self.kill_by_pid().map_err(|_| errno),
+        };
         // Whatever init's end does not reach; and what is frozen is thawed, so that it can die.
         if let Some(group) = &self.group {
             group.kill();
         }
+        sent
+    }
+
+    /// The number is the child's until it is reaped.
+    fn kill_by_pid(&self) -> StdResult<(), Errno> {
+        let seen = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_none() { kill(Pid::from_raw(self.pid), Signal::SIGKILL) } else { Ok(()) }
     }
 
     /// Reaps the child once; later calls know what was seen.

@@ -128,7 +128,11 @@ fn run() {
             // The lock is held: the launch cannot end, and its descriptor not be closed, meanwhile.
             sys::kill_by_number(launch.pidfd.load(Ordering::SeqCst));
         }
-        state.frozen.retain(|pidfd| matches!(sys::reap(pidfd, Block::No), Ok(Reaped::Running)));
+        state.frozen.retain(|pidfd| {
+            // The first one may have failed; another does no harm, and fails where it has ended.
+            sys::send_signal(pidfd, libc::SIGKILL).ok();
+            matches!(sys::reap(pidfd, Block::No), Ok(Reaped::Running))
+        });
         let closing = mem::take(&mut state.closing);
         if !closing.is_empty() {
             idle_since = now;

@@ -477,7 +477,8 @@ impl Session {
         if let Some(mut process) = self.process.take() {
             end(self.pid);
             self.drain();
-            process.wait().unwrap();
+            // ECHILD: it was reaped as one that is traced.
+            process.wait().ok();
         }
     }
 }
