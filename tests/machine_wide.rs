@@ -11,6 +11,7 @@ mod support;
 mod tests {
     use std::env;
     use std::fs;
+    use std::sync::{Mutex, PoisonError};
     use std::time::Duration;
 
     use nix::sys::time::TimeSpec;
@@ -18,6 +19,9 @@ mod tests {
     use ringfence::{Clock, Launch, Verdict};
 
     use super::support::{alone, children, descriptors, is_root, skipped, system};
+
+    /// One at a time: each harms the other.
+    static ALONE: Mutex<()> = Mutex::new(());
 
     /// Set where the machine may be harmed.
     const THROW_AWAY: &str = "RINGFENCE_THROW_AWAY_MACHINE";
@@ -41,6 +45,7 @@ mod tests {
         if !may("a_clock_that_is_set_back_or_forward_moves_no_deadline") {
             return;
         }
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         alone(|| {
             const DAY: i64 = 24 * 60 * 60;
             let short = Duration::from_secs(3);
@@ -67,6 +72,7 @@ mod tests {
         if !may("few_mounts_give_a_program_or_an_error_that_names_the_mount") {
             return;
         }
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         alone(|| {
             const FILE: &str = "/proc/sys/fs/mount-max";
             let most = fs::read_to_string(FILE).unwrap();

@@ -23,7 +23,9 @@ pub(crate) const SCENARIO: &str = "RINGFENCE_TEST_SCENARIO";
 
 /// What the payload shows of its own confinement.
 const SHOW: &str = "cat /proc/self/status /proc/self/mountinfo /proc/self/limits /proc/self/cgroup \
-    /proc/sys/kernel/hostname /proc/self/uid_map /proc/self/timens_offsets /proc/self/environ; echo; umask; pwd; \
+    /proc/sys/kernel/hostname /proc/self/uid_map /proc/self/timens_offsets /proc/self/oom_score_adj \
+    /proc/self/personality /proc/sys/user/max_user_namespaces /proc/sys/vm/memfd_noexec /proc/self/environ; echo; \
+    umask; pwd; nice; cut -d' ' -f6,7 /proc/self/stat; \
     exec ls -ln /proc/self/ns/ /proc/self/fd/";
 
 /// A kind of launch.
@@ -114,7 +116,7 @@ fn everything(system: Builder) -> Builder {
         .mount(Mount::new("/scratch/file", MountKind::File(file)))
         .directory("/directory")
         .symlink("/usr", "/link")
-        .mask("/usr/share")
+        .mask("/again/bin")
         .hostname("faulty")
         .domain_name("domain")
         .limit(Resource::OpenFiles, 100)
