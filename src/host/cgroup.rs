@@ -207,6 +207,6 @@ fn delegated(directory: &Path) -> Answer {
     let own = geteuid().as_raw();
     let is_own = own != 0 && fs::metadata(directory).is_ok_and(|file| file.uid() == own);
     let marks = [c"user.delegate", c"trusted.delegate"];
-    let marked = marks.iter().any(|name| sys::attribute_is(directory, name, b"1"));
+    let marked = marks.iter().any(|name| sys::attribute_is(directory, name, b"1") == Ok(true));
     Answer::from(Some(is_own || marked))
 }

@@ -1,6 +1,7 @@
 //! The kinds of namespace and where each leaves its traces. It must not make a namespace.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use super::sysctl::Sysctl;
@@ -117,7 +118,10 @@ const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
 /// The kinds whose link stands in `directory`, which is /proc/thread-self/ns.
 pub(super) fn present(directory: &Path) -> Option<u64> {
     fs::read_dir(directory).ok()?;
-    let seen = KINDS.iter().filter(|kind| fs::symlink_metadata(directory.join(kind.link)).is_ok());
+    // What cannot be looked at now may be there: the clone tells.
+    let absent = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+    let seen =
+        KINDS.iter().filter(|kind| !fs::symlink_metadata(directory.join(kind.link)).is_err_and(absent));
     Some(seen.fold(0, |flags, kind| flags | kind.flag))
 }
 

@@ -113,10 +113,17 @@ pub(crate) fn compile(policy: &Policy, host: &Host, set: Namespaces) -> Result<P
 pub(super) fn start(context: &mut Context<'_>) -> usize {
     let asm = &mut context.asm;
     asm.step(Step::Start, "brief");
+    // Without the brief there is nowhere to leave an errno, so the exit status is its negative.
+    let (begin, refused, mapped) = (asm.label(), asm.label(), asm.cell("mapped"));
+    asm.goto(begin);
+    asm.bind(refused);
+    asm.call(Call::new(libc::SYS_exit_group, "exit_group").arg(mapped.word()));
+    asm.bind(begin);
     let protection = sym(u64_of(libc::PROT_READ | libc::PROT_WRITE), "PROT_READ|PROT_WRITE");
     let flags = sym(u64_of(libc::MAP_SHARED | libc::MAP_FIXED), "MAP_SHARED|MAP_FIXED");
     let call = Call::new(libc::SYS_mmap, "mmap").arg(sym(BRIEF_BASE, "brief")).arg(num(BRIEF_SPAN));
-    asm.call(call.arg(protection).arg(flags).arg(fd(FD_BRIEF, "brief")).arg(num(0)));
+    let call = call.arg(protection).arg(flags).arg(fd(FD_BRIEF, "brief")).arg(num(0));
+    asm.call(call.into(mapped).otherwise(refused));
     asm.progress(Cell::brief(PROGRESS, "progress"));
     let early = |offset, name| Cell { address: Address { place: Place::Image, offset }, name };
     asm.set(Cell::brief(ARGV, "argv"), &early(EARLY_ARGV, "argv").word(), &num(0));

@@ -31,6 +31,7 @@ pub(super) fn session(context: &mut Context<'_>) {
     if context.policy.hardening.session == Session::New {
         context.asm.step(Step::Session, "");
         context.asm.call(Call::new(libc::SYS_setsid, "setsid"));
+        forget_signals(context);
     }
     let Some(Wanted { need, .. }) = context.policy.hardening.own_keyring else { return };
     if !context.has(Features::KEYCTL) {
@@ -41,6 +42,19 @@ pub(super) fn session(context: &mut Context<'_>) {
         let join = sym(KEYCTL_JOIN_SESSION_KEYRING, "KEYCTL_JOIN_SESSION_KEYRING");
         context.asm.call(Call::new(libc::SYS_keyctl, "keyctl").arg(join).arg(null()));
     });
+}
+
+/// Until here a signal to the caller's process group came to this process too, and waits to be unblocked: it is the caller's.
+fn forget_signals(context: &mut Context<'_>) {
+    let asm = &mut context.asm;
+    let (every, now) = (asm.words(&[u64::MAX], "~[]"), asm.words(&[0, 0], "{0}"));
+    let (taken, again, none) = (asm.cell("taken"), asm.label(), asm.label());
+    asm.bind(again);
+    let call = Call::new(libc::SYS_rt_sigtimedwait, "rt_sigtimedwait").arg(every).arg(null()).arg(now);
+    asm.call(call.arg(num(8)).into(taken).fine(&[libc::EAGAIN]));
+    asm.if_less(&taken.word(), num(1), none);
+    asm.goto(again);
+    asm.bind(none);
 }
 
 /// The offsets can be set only before the first process enters the namespace, so it is made here and entered by the

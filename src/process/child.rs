@@ -1,9 +1,6 @@
 //! A running program: pidfd first, wait, kill, signals, streams. Dropping it kills and reaps everything inside.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,6 +12,7 @@ use super::command::Command;
 use super::ends::Ends;
 use super::living::Registered;
 use super::outcome::{ExitStatus, Outcome, Usage};
+use super::output::{Over, collect};
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
 use super::terminal::Terminal;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -25,8 +23,6 @@ use crate::sys::{self, Block, ExitInfo, Reaped};
 /// How long the kernel may take to reap what nobody waits for, and how often that is looked at.
 const MOMENT: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_micros(100);
-/// Bytes read at once.
-const CHUNK: usize = 64 << 10;
 
 /// A program that runs behind the fence. Methods take `&self`: many threads may wait, signal and kill.
 ///
@@ -131,10 +127,10 @@ impl Child {
     /// Waits for the end of the program and of everything inside.
     ///
     /// # Errors
-    /// Only where waiting itself fails.
+    /// Where waiting itself fails, or where the sandbox's init failed at a call: [`crate::Step::Init`].
     pub fn wait(&self) -> Result<Outcome> {
         let reaped = self.running.parent.reap(Block::UntilExit)?;
-        Ok(self.outcome(reaped))
+        self.outcome(reaped)
     }
 
     /// The outcome, if there is one by now.
@@ -144,7 +140,7 @@ impl Child {
     pub fn try_wait(&self) -> Result<Option<Outcome>> {
         match self.running.parent.reap(Block::No)? {
             Reaped::Running => Ok(None),
-            reaped @ (Reaped::Ended { .. } | Reaped::Gone) => Ok(Some(self.outcome(reaped))),
+            reaped @ (Reaped::Ended { .. } | Reaped::Gone) => self.outcome(reaped).map(Some),
         }
     }
 
@@ -173,17 +169,18 @@ impl Child {
     /// [`crate::Builder::output_limit`].
     ///
     /// # Errors
-    /// Where reading or waiting fails.
+    /// Where reading or waiting fails. The program is ended then.
     pub fn wait_with_output(mut self) -> Result<Outcome> {
         drop(self.stdin.take());
-        let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
-        let failed = |error: io::Error| {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            Error::new(ErrorKind::Process, Step::Wait, "output").call("read", errno)
-        };
-        let collected = self.collect([stdout.map(OwnedFd::from), stderr.map(OwnedFd::from)]);
+        let streams = [self.stdout.take().map(OwnedFd::from), self.stderr.take().map(OwnedFd::from)];
+        let limit = self.running.fence.policy.clocks().output.unwrap_or(u64::MAX);
+        let ([stdout, stderr], over) = collect(streams, self.running.parent.pidfd(), limit)?;
+        if over == Over::Flooded {
+            self.flooded.store(true, Ordering::SeqCst);
+            // Whether it could be killed shows in the wait that follows.
+            self.running.parent.end();
+        }
         let outcome = self.wait()?;
-        let [stdout, stderr] = collected.map_err(failed)?;
         Ok(Outcome { stdout, stderr, ..outcome })
     }
 
@@ -196,6 +193,7 @@ impl Child {
     pub fn kill(&self) -> Result<()> {
         if self.running.parent.reap(Block::No)? == Reaped::Running {
             self.killed.store(true, Ordering::SeqCst);
+            self.running.parent.start_end().map_err(not_killed)?;
             if self.running.parent.end() == Reaped::Running {
                 let error = Error::new(ErrorKind::Process, Step::Kill, "child");
                 return Err(error.detail(
@@ -214,7 +212,7 @@ impl Child {
     pub fn start_kill(&self) -> Result<()> {
         if self.running.parent.reap(Block::No)? == Reaped::Running {
             self.killed.store(true, Ordering::SeqCst);
-            self.running.parent.start_end();
+            self.running.parent.start_end().map_err(not_killed)?;
         }
         Ok(())
     }
@@ -229,7 +227,8 @@ impl Child {
     #[cfg(feature = "tokio")]
     pub(super) fn flood(&self) {
         self.flooded.store(true, Ordering::SeqCst);
-        self.running.parent.start_end();
+        // Whether it could be killed shows in the wait that follows.
+        self.running.parent.start_end().ok();
     }
 
     /// Sends a signal to the program: init forwards it, and so it arrives whatever the program's pid inside. SIGKILL and
@@ -246,72 +245,6 @@ impl Child {
                 .call("pidfd_send_signal", errno)
         };
         sys::send_signal(self.running.parent.pidfd(), signal).map_err(failed)
-    }
-
-    /// What two streams bring until both have ended, or the program has and nothing is left in them: what it started and
-    /// left behind may hold them open. No thread is made for it: there may be none to be had.
-    fn collect(&self, streams: [Option<OwnedFd>; 2]) -> io::Result<[Vec<u8>; 2]> {
-        let mut streams = streams.map(|stream| stream.map(File::from));
-        let mut bytes = [Vec::new(), Vec::new()];
-        let mut left = self.running.fence.policy.clocks().output.unwrap_or(u64::MAX);
-        let mut chunk = vec![0; CHUNK];
-        'reading: while let Some(ready) = self.ready(&streams)? {
-            for ((stream, bytes), _) in
-                streams.iter_mut().zip(&mut bytes).zip(ready).filter(|(_, ready)| *ready != 0)
-            {
-                let Some(file) = stream else { continue };
-                let count = match file.read(&mut chunk) {
-                    Ok(0) => {
-                        *stream = None;
-                        continue;
-                    }
-                    Ok(count) => count,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(error) => return Err(error),
-                };
-                let wrote = u64::try_from(count).unwrap_or(u64::MAX);
-                let kept = usize::try_from(left).map_or(count, |left| left.min(count));
-                bytes.extend_from_slice(&chunk[..kept]);
-                if left < wrote {
-                    self.flooded.store(true, Ordering::SeqCst);
-                    // Whether it could be killed shows in the wait that follows.
-                    self.running.parent.end();
-                    break 'reading;
-                }
-                left -= wrote;
-            }
-        }
-        Ok(bytes)
-    }
-
-    /// Waits until one of them can be read; `None` where none will be any more.
-    fn ready(&self, streams: &[Option<File>; 2]) -> io::Result<Option<[i16; 2]>> {
-        let pidfd = self.running.parent.pidfd();
-        loop {
-            if streams.iter().all(Option::is_none) {
-                return Ok(None);
-            }
-            // In the place of one that has ended stands one that says nothing new.
-            let [one, other] = streams.each_ref().map(|stream| stream.as_ref().map_or(pidfd, AsFd::as_fd));
-            let of_streams = |ready: [i16; 2]| {
-                let [one, other] =
-                    [0, 1].map(|index| if streams[index].is_some() { ready[index] } else { 0 });
-                (one != 0 || other != 0).then_some([one, other])
-            };
-            let polled = match sys::readable_fds([one, other, pidfd], -1) {
-                Err(libc::EINTR) => continue,
-                polled => polled.map_err(io::Error::from_raw_os_error)?,
-            };
-            if let Some(ready) = of_streams([polled[0], polled[1]]) {
-                return Ok(Some(ready));
-            }
-            if polled[2] == 0 {
-                continue;
-            }
-            // The program has ended; what it wrote before that may have come between.
-            let last = sys::readable_fds([one, other], 0).unwrap_or([0, 0]);
-            return Ok(of_streams(last));
-        }
     }
 
     fn proven_empty(&self) -> Result<()> {
@@ -345,7 +278,7 @@ impl Child {
         }
     }
 
-    fn outcome(&self, reaped: Reaped) -> Outcome {
+    fn outcome(&self, reaped: Reaped) -> Result<Outcome> {
         let parent = &self.running.parent;
         let program = match (self.running.init, reaped) {
             (Init::Reaper, _) => parent.program_status().map(ExitStatus::from_wait),
@@ -354,6 +287,9 @@ impl Child {
             }
             (Init::Program, _) => self.remembered().map(ExitStatus::from_wait),
         };
+        if let (Init::Reaper, None, Some(error)) = (self.running.init, program, self.running.init_failure()) {
+            return Err(error);
+        }
         let tree = match reaped {
             Reaped::Ended { usage, .. } => Usage::from_words(&usage.words),
             Reaped::Running | Reaped::Gone => Usage::default(),
@@ -361,7 +297,7 @@ impl Child {
         let seen = self.running.seen();
         let stats = self.running.parent.group().and_then(Group::stats);
         let usage = parent.program_usage().map_or(tree, |words| Usage::from_words(&words));
-        Outcome {
+        Ok(Outcome {
             status: program,
             status_from: self.status_from(program),
             usage,
@@ -373,8 +309,12 @@ impl Child {
             refused_calls: seen.refused,
             refused_calls_more: seen.refused_more,
             supervisor_faults: seen.faults,
-        }
+        })
     }
+}
+
+fn not_killed(errno: i32) -> Error {
+    Error::new(ErrorKind::Process, Step::Kill, "child").call("pidfd_send_signal", errno)
 }
 
 impl AsFd for Child {

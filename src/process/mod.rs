@@ -19,6 +19,7 @@ mod idle;
 mod inside;
 mod living;
 mod outcome;
+mod output;
 mod pool;
 mod sandbox;
 mod stdio;

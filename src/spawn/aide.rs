@@ -7,7 +7,7 @@ use std::process;
 use std::result::Result as StdResult;
 use std::time::Instant;
 
-use super::parent;
+use super::parent::{self, NotCloned};
 use super::request::Strings;
 use crate::host::Status;
 use crate::machine::image;
@@ -122,9 +122,15 @@ fn make(duty: Duty, fds: &[(RawFd, i32)], deadline: Instant) -> StdResult<Aide, 
 
 fn clone(flags: u64, at: (u64, u64), deadline: Instant) -> StdResult<Cloned, Failed> {
     let by = |how| parent::clone(Init::Reaper, (how, flags), at, deadline);
+    let failed = |call: &'static str| {
+        move |why| match why {
+            NotCloned::Refused(errno) => (call, errno),
+            NotCloned::Before(error) => ("sigprocmask", error.raw_os_error().unwrap_or(libc::EINVAL)),
+        }
+    };
     match by(CloneHow::Clone3) {
-        Err(libc::ENOSYS) => by(CloneHow::Clone).map_err(|errno| ("clone", errno)),
-        cloned => cloned.map_err(|errno| ("clone3", errno)),
+        Err(NotCloned::Refused(libc::ENOSYS)) => by(CloneHow::Clone).map_err(failed("clone")),
+        cloned => cloned.map_err(failed("clone3")),
     }
 }
 

@@ -22,7 +22,7 @@ use super::brief::Brief;
 use super::cgroup::{self, Group};
 use super::enforcement::{Enforcement, LaunchMethod};
 use super::explain::{Death, Region, causes, explain, shows_namespaces};
-use super::parent::{Heard, Parent};
+use super::parent::{Heard, NotCloned, Parent};
 use super::request::{Request, When};
 use super::site::Site;
 use super::source::{self, Found};
@@ -373,15 +373,21 @@ fn start(
         Then::Copy { .. } | Then::Fork { .. } => 0,
     };
     let flags = namespaces | u64::from(shared.cast_unsigned());
-    let cloned = match (&mut request.body, report) {
-        (Some(body), Some(report)) => fork::fork(body, rows, &brief, report, deadline),
-        _ => super::parent::clone(plan.init, (how, flags), (rows, at), deadline)
-            .map_err(|errno| (if how == CloneHow::Clone { "clone" } else { "clone3" }, errno)),
-    };
-    let cloned = cloned.map_err(|(call, errno)| {
+    let refused = |call, errno| {
         let error = Error::new(ErrorKind::Setup, Step::Clone, format!("namespaces {}", plan.set));
         error.call(call, errno).causes_found(causes(Step::Clone, errno, &fence.host, plan.set))
-    })?;
+    };
+    let cloned = match (&mut request.body, report) {
+        (Some(body), Some(report)) => {
+            fork::fork(body, rows, &brief, report, deadline).map_err(|(call, errno)| refused(call, errno))
+        }
+        _ => super::parent::clone(plan.init, (how, flags), (rows, at), deadline).map_err(|why| match why {
+            NotCloned::Before(error) => error,
+            NotCloned::Refused(errno) => {
+                refused(if how == CloneHow::Clone { "clone" } else { "clone3" }, errno)
+            }
+        }),
+    }?;
     // A copy has its own; a child that shared this memory has left it.
     drop((memory, joined));
     Ok((Parent::new(cloned, sockets.0, brief, group), window, rows))
@@ -395,6 +401,42 @@ fn confine(
     linked: &Linked,
     (sources, deadline, site): (&[Found], Instant, Option<&Site>),
 ) -> Result<(Enforcement, i32)> {
+    // What fails for want of a living child is its end.
+    let or_its_end = |error: Error| match parent.is_its_end(&error) {
+        Ok(true) => linked.explain(fence, compiled, parent, death(parent, deadline)),
+        Ok(false) | Err(_) => error,
+    };
+    callers_part(fence, compiled, parent, (site, deadline)).map_err(or_its_end)?;
+    match parent.hear(deadline)? {
+        Heard::Message(Message::Ready, program) => {
+            let report = look(fence, compiled, parent, (program, sources, site)).map_err(or_its_end)?;
+            Ok((report, program))
+        }
+        Heard::Message(..) => {
+            Err(Error::new(ErrorKind::Setup, Step::Gate, "socket").detail("the child said something else"))
+        }
+        Heard::End => Err(linked.explain(fence, compiled, parent, death(parent, deadline))),
+        Heard::Nothing => {
+            parent.end();
+            Err(linked.explain(fence, compiled, parent, Death::TimedOut))
+        }
+    }
+}
+
+/// How it ended. The watchdog ends a child that is stopped in the window, and then the clone returns late.
+fn death(parent: &Parent, deadline: Instant) -> Death {
+    let death = parent.death();
+    let late = Instant::now() >= deadline && death == Death::Signaled(libc::SIGKILL);
+    if late { Death::TimedOut } else { death }
+}
+
+/// The maps and the groups of a child that waits for them.
+fn callers_part(
+    fence: &Fence,
+    compiled: &Compiled,
+    parent: &Parent,
+    (site, deadline): (Option<&Site>, Instant),
+) -> Result<()> {
     let plan = &compiled.plan;
     if let Some(site) = site {
         site.admit(plan, parent, deadline)?;
@@ -410,43 +452,29 @@ fn confine(
     if plan.waits() {
         parent.tell(Message::Go)?;
     }
-    match parent.hear(deadline)? {
-        Heard::Message(Message::Ready, program) => {
-            let refused = carry_out(&plan.acts, program)?;
-            let pids = (site.map_or(parent.pid(), Site::first), program);
-            let read = verify::read_back(plan, &fence.policy, pids, parent.brief(), sources);
-            let mut report = match read {
-                // What cannot be read back of a child that has ended is its end.
-                Err(_) if parent.ended(0)? => {
-                    return Err(linked.explain(fence, compiled, parent, parent.death()));
-                }
-                read => read?,
-            };
-            report.missing.extend(refused);
-            if let Some(site) = site {
-                site.confirm((plan, parent.brief()), (parent.pid(), program), &mut report)?;
-            }
-            if let Some(group) = parent.group() {
-                report.limits = group.confirm(parent.pid(), program)?;
-                report.notes.extend(group.note(compiled.plan.group.as_ref()));
-            }
-            Ok((report, program))
-        }
-        Heard::Message(..) => {
-            Err(Error::new(ErrorKind::Setup, Step::Gate, "socket").detail("the child said something else"))
-        }
-        Heard::End => {
-            let death = parent.death();
-            // The watchdog ends a child that is stopped in the window, and then the clone returns late.
-            let late = Instant::now() >= deadline && death == Death::Signaled(libc::SIGKILL);
-            let death = if late { Death::TimedOut } else { death };
-            Err(linked.explain(fence, compiled, parent, death))
-        }
-        Heard::Nothing => {
-            parent.end();
-            Err(linked.explain(fence, compiled, parent, Death::TimedOut))
-        }
+    Ok(())
+}
+
+/// Does the caller's part on the confined program, and reads back what holds.
+fn look(
+    fence: &Fence,
+    compiled: &Compiled,
+    parent: &Parent,
+    (program, sources, site): (i32, &[Found], Option<&Site>),
+) -> Result<Enforcement> {
+    let plan = &compiled.plan;
+    let refused = carry_out(&plan.acts, program)?;
+    let pids = (site.map_or(parent.pid(), Site::first), program);
+    let mut report = verify::read_back(plan, &fence.policy, pids, parent.brief(), sources)?;
+    report.missing.extend(refused);
+    if let Some(site) = site {
+        site.confirm((plan, parent.brief()), (parent.pid(), program), &mut report)?;
     }
+    if let Some(group) = parent.group() {
+        report.limits = group.confirm(parent.pid(), program)?;
+        report.notes.extend(group.note(plan.group.as_ref()));
+    }
+    Ok(report)
 }
 
 impl Linked {

@@ -51,6 +51,13 @@ pub(super) fn explain(
         let detail = format!("{} before its first instruction", death_text(death));
         return Error::new(ErrorKind::Setup, Step::Start, "image").detail(detail);
     };
+    if let (false, Step::Start, "execveat", Death::Exited(status @ 129..=255)) =
+        (record.gave_up, op.step, op.name, death)
+    {
+        // The image runs, and could not tell otherwise (`plan/compile.rs`, `start`).
+        let error = Error::new(ErrorKind::Setup, Step::Start, "brief");
+        return error.call("mmap", 256 - status);
+    }
     if !record.gave_up {
         let error = Error::new(ErrorKind::Setup, op.step, object.clone());
         return error.detail(format!("the child {} in {}", death_text(death), op.name));

@@ -10,14 +10,16 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread::Builder;
+use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, send, sendmsg, setsockopt, socketpair,
     sockopt,
 };
+use nix::unistd::Pid;
 
 use super::brief::Brief;
 use super::cgroup::{FrozenBy, Group, Motion, Ward, end_tree};
@@ -51,12 +53,17 @@ pub(super) enum Heard {
 
 /// How long the end of a killed process is waited for, milliseconds.
 const END_LIMIT: i32 = 5_000;
+/// How long a process may take from its last step to its end, milliseconds.
+const SOON: i32 = 1_000;
+/// Between two looks at a process that has ended and cannot be reaped yet.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// One child.
 #[derive(Debug)]
 pub(crate) struct Parent {
     pid: i32,
-    pidfd: OwnedFd,
+    /// Shared with the watchdog where it has to reap.
+    pidfd: Arc<OwnedFd>,
     /// `None`: a worker's is its server's.
     socket: Option<OwnedFd>,
     brief: Arc<Brief>,
@@ -80,7 +87,7 @@ impl Parent {
     pub(super) fn new(cloned: Cloned, socket: OwnedFd, brief: Brief, group: Option<Group>) -> Self {
         Self {
             pid: cloned.pid,
-            pidfd: cloned.pidfd,
+            pidfd: Arc::new(cloned.pidfd),
             socket: Some(socket),
             brief: Arc::new(brief),
             group: group.map(Arc::new),
@@ -98,7 +105,7 @@ impl Parent {
     pub(super) fn of_worker(server: &Self, cloned: Cloned, told: Told) -> Self {
         Self {
             pid: cloned.pid,
-            pidfd: cloned.pidfd,
+            pidfd: Arc::new(cloned.pidfd),
             socket: None,
             brief: Arc::clone(&server.brief),
             group: None,
@@ -268,11 +275,16 @@ impl Parent {
     /// all of them are gone (pid_namespaces(7)). A process that a cgroup v1 freezer holds dies only when it is thawed: past
     /// the limit it is left to the watchdog's thread, and `Running` is what is returned.
     pub(crate) fn end(&self) -> Reaped {
-        self.start_end();
-        match self.ended(END_LIMIT) {
-            Ok(true) if self.doomed_live() => Reaped::Running,
-            Ok(true) => self.reap(Block::No).unwrap_or(Reaped::Gone),
-            Ok(false) | Err(_) => Reaped::Running,
+        // Where that fails it shows as a child that has not ended, and the watchdog's thread goes on trying.
+        self.start_end().ok();
+        let until = Instant::now() + Duration::from_millis(u64::from(END_LIMIT.unsigned_abs()));
+        loop {
+            match self.ended(END_LIMIT).and_then(|_| self.reap(Block::No)) {
+                Ok(Reaped::Running) | Err(_) if Instant::now() < until => sleep(LOOK),
+                Ok(_) if self.doomed_live() => return Reaped::Running,
+                Ok(seen) => return seen,
+                Err(_) => return Reaped::Running,
+            }
         }
     }
 
@@ -283,29 +295,50 @@ impl Parent {
         !doomed.is_empty()
     }
 
-    /// Kills everything, without waiting.
-    pub(crate) fn start_end(&self) {
+    /// Kills everything, without waiting; or the errno of the signal that could not be sent.
+    pub(crate) fn start_end(&self) -> StdResult<(), i32> {
         let program = self.attended.load(Ordering::SeqCst);
         // Before its attendant, whose end would leave what the program started to the sandbox.
         if program != 0 && !self.ended(0).unwrap_or(true) {
             let killed = end_tree(self.pid, program);
             self.doomed.lock().unwrap_or_else(PoisonError::into_inner).extend(killed);
         }
-        // ESRCH: it has ended already, which is what is wanted; nothing else can come of a pidfd that is ours.
-        let sent = sys::send_signal(&self.pidfd, libc::SIGKILL);
-        debug_assert!(matches!(sent, Ok(()) | Err(libc::ESRCH)), "a pidfd of our own child: {sent:?}");
+        let sent = match sys::send_signal(&self.pidfd, libc::SIGKILL) {
+            // It has ended already, which is what is wanted.
+            Ok(()) | Err(libc::ESRCH) => Ok(()),
+            // A filter around this process may know the older call only.
+            Err(errno) => self.kill_by_pid().map_err(|_| errno),
+        };
         // Whatever init's end does not reach; and what is frozen is thawed, so that it can die.
         if let Some(group) = &self.group {
             group.kill();
         }
+        sent
+    }
+
+    /// The number is the child's until it is reaped.
+    fn kill_by_pid(&self) -> StdResult<(), Errno> {
+        let seen = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_none() { kill(Pid::from_raw(self.pid), Signal::SIGKILL) } else { Ok(()) }
     }
 
     /// Reaps the child once; later calls know what was seen.
     pub(crate) fn reap(&self, block: Block) -> Result<Reaped> {
-        if block == Block::UntilExit {
-            // Without the lock: many threads may wait.
-            self.ended(-1)?;
+        loop {
+            if block == Block::UntilExit {
+                // Without the lock: many threads may wait.
+                self.ended(-1)?;
+            }
+            let now = self.reap_once()?;
+            if now != Reaped::Running || block == Block::No {
+                return Ok(now);
+            }
+            // Somebody traces it, and is told of its end first (ptrace(2), "Death under ptrace").
+            sleep(LOOK);
         }
+    }
+
+    fn reap_once(&self) -> Result<Reaped> {
         let mut seen = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = *seen {
             return Ok(known);
@@ -345,6 +378,13 @@ impl Parent {
         }
     }
 
+    /// Whether what failed failed for want of a living child. One that is ending is seen as ended a moment later, and `/proc`
+    /// says ESRCH, ENOENT or EINVAL of it until then.
+    pub(super) fn is_its_end(&self, error: &Error) -> Result<bool> {
+        let dying = [libc::ESRCH, libc::ENOENT, libc::EINVAL].map(Some).contains(&error.raw_os_error());
+        Ok(self.gave_up() || self.ended(if dying { SOON } else { 0 })?)
+    }
+
     /// How the child ended that closed its socket before its time. A program's end is its init's a moment later.
     pub(super) fn death(&self) -> Death {
         if let Some(status) = self.brief.status() {
@@ -378,11 +418,8 @@ impl Drop for Parent {
             }
             return;
         }
-        if !known
-            && self.end() == Reaped::Running
-            && let Ok(pidfd) = self.pidfd.try_clone()
-        {
-            reap_later(pidfd);
+        if !known && self.end() == Reaped::Running {
+            reap_later(Arc::clone(&self.pidfd));
         }
         // Who looks at them meanwhile does not keep them.
         if let Some(group) = &self.group {
@@ -479,6 +516,15 @@ pub(super) fn place_joined(place: &mut Vec<(i32, i32)>, door: &OwnedFd, namespac
     place.extend(namespaces.iter().zip(FD_FIRST_FREE..).map(|(fd, to)| (fd.as_raw_fd(), to)));
 }
 
+/// Why there is no child.
+#[derive(Debug)]
+pub(super) enum NotCloned {
+    /// The clone call gave this errno.
+    Refused(i32),
+    /// It was not come to.
+    Before(Error),
+}
+
 /// Clones, with every signal blocked. A program that is PID 1 itself is tied to the thread that clones it, so that is a
 /// thread that lives as long as this process.
 pub(super) fn clone(
@@ -486,19 +532,19 @@ pub(super) fn clone(
     (how, flags): (CloneHow, u64),
     (entry, progress): (u64, u64),
     deadline: Instant,
-) -> StdResult<Cloned, i32> {
+) -> StdResult<Cloned, NotCloned> {
     let work = move || {
         let pidfd = Arc::new(AtomicI32::new(-1));
-        let blocked = Blocked::all().map_err(|error| error.raw_os_error().unwrap_or(libc::EINVAL))?;
+        let blocked = Blocked::all().map_err(NotCloned::Before)?;
         let watched = watch(deadline, &pidfd);
         let cloned = sys::clone_into_table(how, flags, entry, progress, &pidfd);
         drop(watched);
         drop(blocked);
-        cloned
+        cloned.map_err(NotCloned::Refused)
     };
     match init {
         Init::Reaper => work(),
-        Init::Program => on_lasting_thread(work).unwrap_or(Err(libc::EAGAIN)),
+        Init::Program => on_lasting_thread(work).map_err(NotCloned::Before)?,
     }
 }
 
@@ -512,7 +558,12 @@ type Job = Box<dyn FnOnce() + Send>;
 /// The thread that lasts, and the process that it belongs to: a fork of the caller has to make its own.
 static LASTING: Mutex<Option<(u32, Sender<Job>)>> = Mutex::new(None);
 
-fn on_lasting_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+fn on_lasting_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let failed = |errno| {
+        let error =
+            Error::new(ErrorKind::Setup, Step::Clone, "the thread that clones programs that are PID 1");
+        error.call("clone", errno)
+    };
     let (answer, wait) = channel();
     let job: Job = Box::new(move || {
         // The receiver waits below; if it were gone there would be nobody to tell.
@@ -522,16 +573,22 @@ fn on_lasting_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     let own = process::id();
     if lasting.as_ref().is_none_or(|(process, _)| *process != own) {
         let (sender, jobs) = channel::<Job>();
-        Builder::new()
-            .name("ringfence".to_owned())
-            .spawn(move || {
-                let _harmless = Harmless::here();
-                jobs.into_iter().for_each(|job| job());
-            })
-            .ok()?;
+        // No handler of the caller's runs on it.
+        let blocked = Blocked::all()?;
+        let serve = move || {
+            let _harmless = Harmless::here();
+            jobs.into_iter().for_each(|job| job());
+        };
+        let started = Builder::new().name("ringfence".to_owned()).spawn(serve);
+        drop(blocked);
+        started.map_err(|error| failed(error.raw_os_error().unwrap_or(libc::EAGAIN)))?;
         *lasting = Some((own, sender));
     }
-    lasting.as_ref()?.1.send(job).ok()?;
+    // A thread that is gone, with its end of the channel, is none: the next launch makes another one.
+    let sent = lasting.as_ref().is_some_and(|(_, jobs)| jobs.send(job).is_ok());
+    if !sent {
+        *lasting = None;
+    }
     drop(lasting);
-    wait.recv().ok()
+    wait.recv().map_err(|_| failed(libc::ESRCH))
 }

@@ -32,7 +32,7 @@ struct Launch {
 struct State {
     launches: Vec<Launch>,
     /// Killed children that could not be reaped yet.
-    frozen: Vec<OwnedFd>,
+    frozen: Vec<Arc<OwnedFd>>,
     /// Descriptors whose closing takes long.
     closing: Vec<OwnedFd>,
     next: u64,
@@ -62,7 +62,7 @@ pub(super) struct Watched {
 }
 
 /// Reaps a child that was killed, once it can end.
-pub(super) fn reap_later(pidfd: OwnedFd) {
+pub(super) fn reap_later(pidfd: Arc<OwnedFd>) {
     let mut guard = state();
     if let Some(state) = started(&mut guard) {
         state.frozen.push(pidfd);
@@ -130,7 +130,11 @@ fn run() {
             // The lock is held: the launch cannot end, and its descriptor not be closed, meanwhile.
             sys::kill_by_number(launch.pidfd.load(Ordering::SeqCst));
         }
-        state.frozen.retain(|pidfd| matches!(sys::reap(pidfd, Block::No), Ok(Reaped::Running)));
+        state.frozen.retain(|pidfd| {
+            // The first one may have failed; another does no harm, and fails where it has ended.
+            sys::send_signal(pidfd, libc::SIGKILL).ok();
+            matches!(sys::reap(pidfd, Block::No), Ok(Reaped::Running))
+        });
         let closing = mem::take(&mut state.closing);
         if !closing.is_empty() {
             idle_since = now;

@@ -1,22 +1,43 @@
 //! Calls on the files of control groups that `nix` lacks. It must not know what a group is for.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno as NixErrno;
 
-use super::{Errno, address, raw};
+use super::{Errno, address, number, raw};
 
-/// Whether the extended attribute `name` of a file has this value (`getxattr`, xattr(7)); what cannot be read has not.
-pub(crate) fn attribute_is(path: &Path, name: &CStr, value: &[u8]) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+/// `flock(fd, LOCK_EX|LOCK_NB)`: `EWOULDBLOCK` where someone else has the lock.
+pub(crate) fn lock_at_once(fd: impl AsFd) -> Result<(), Errno> {
+    flock(fd.as_fd(), libc::LOCK_EX | libc::LOCK_NB)
+}
+
+/// `flock(fd, LOCK_UN)`.
+pub(crate) fn unlock(fd: impl AsFd) -> Result<(), Errno> {
+    flock(fd.as_fd(), libc::LOCK_UN)
+}
+
+fn flock(fd: BorrowedFd<'_>, operation: i32) -> Result<(), Errno> {
+    let args = [number(fd.as_raw_fd()), number(operation), 0, 0, 0, 0];
+    // SAFETY: the call takes numbers only.
+    unsafe { raw(libc::SYS_flock, args) }.map(drop)
+}
+
+/// Whether the extended attribute `name` of a file has this value (`getxattr`, xattr(7)); one that is not there has not.
+pub(crate) fn attribute_is(path: &Path, name: &CStr, value: &[u8]) -> Result<bool, Errno> {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return Err(libc::EINVAL) };
     let mut buffer = [0_u8; 16];
     let at = buffer.as_mut_ptr().cast();
     // SAFETY: both names end with NUL; the kernel writes at most the 16 bytes of `buffer`, which lives across the call.
     let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), at, buffer.len()) };
-    usize::try_from(length).is_ok_and(|length| buffer.get(..length) == Some(value))
+    match (usize::try_from(length), NixErrno::last_raw()) {
+        (Ok(length), _) => Ok(buffer.get(..length) == Some(value)),
+        // Another value is too long for the buffer.
+        (Err(_), libc::ENODATA | libc::EOPNOTSUPP | libc::ENOENT | libc::ERANGE) => Ok(false),
+        (Err(_), errno) => Err(errno),
+    }
 }
 
 /// `setxattr(path, name, value)` (`user.` attributes of a control group: since Linux 5.7).

@@ -19,7 +19,7 @@ pub(crate) use fork::{
     Entry, Forked, abort, close_between, forget_environment, fork, kill_child, leave, own, place, range,
     reap_any, reap_by_number, remembered_tid, run_table,
 };
-pub(crate) use group::{attach_device_program, attribute_is, set_attribute};
+pub(crate) use group::{attach_device_program, attribute_is, lock_at_once, set_attribute, unlock};
 pub(crate) use lower::{
     add_rule, attach_filter, create_ruleset, own_capabilities, prctl, restrict_self, set_own_capabilities,
 };

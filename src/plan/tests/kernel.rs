@@ -142,7 +142,8 @@ pub(super) fn answer(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
             Ok(0)
         }
         libc::SYS_exit_group => {
-            world.over = Some(Over::Exit);
+            // Another status than init's is that of a set-up that could not say more.
+            world.over = Some(if args[0] == 0 { Over::Exit } else { Over::Refused });
             Ok(0)
         }
         _ => opening(world, nr, args).unwrap_or_else(|| waiting(world, nr, args)),
@@ -243,6 +244,7 @@ fn waiting(world: &mut Scripted, nr: i64, args: [u64; 6]) -> Answer {
     let length = |raw: u64| i64::try_from(raw).unwrap_or(i64::MAX);
     match nr {
         libc::SYS_mmap => Ok(length(args[0])),
+        libc::SYS_rt_sigtimedwait => Err(libc::EAGAIN),
         libc::SYS_getuid => Ok(i64::from(world.script.ids.0)),
         libc::SYS_getgid => Ok(i64::from(world.script.ids.1)),
         libc::SYS_write | libc::SYS_sendto => Ok(length(args[2])),

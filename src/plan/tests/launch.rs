@@ -222,7 +222,7 @@ impl<'a> Launch<'a> {
             (End::Stopped, Some(Over::Exec)) => Finish::Exec,
             (End::Stopped, Some(Over::Exit)) => Finish::Exit,
             (End::Stopped, None) => Finish::Endless,
-            (End::GaveUp, _) => Finish::GaveUp,
+            (End::Stopped, Some(Over::Refused)) | (End::GaveUp, _) => Finish::GaveUp,
             (End::Returned(_), _) => Finish::Returned,
             (End::Fault(address), _) => Finish::Fault(address),
         }

@@ -62,6 +62,7 @@ pub(super) enum Role {
 pub(super) enum Over {
     Exec,
     Exit,
+    Refused,
 }
 
 /// What differs from run to run.

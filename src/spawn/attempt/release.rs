@@ -137,7 +137,7 @@ impl Running {
             Err(_) if self.parent.ended(0)? => return Ok(()),
             Err(errno) => return Err(failed(("pidfd_getfd", errno))),
         };
-        if !is_listener(&listener) {
+        if !is_listener(&listener).map_err(failed)? {
             return Err(failed(("pidfd_getfd", libc::EBADF)).detail("it is no listener"));
         }
         let Some(filter) = self.fence.policy.seccomp.clone() else { return Ok(()) };
@@ -216,6 +216,20 @@ impl Running {
         let status = Status::parse(&text);
         // A zombie has let go of its filters.
         status.seccomp_filters.filter(|_| text.lines().all(|line| !line.starts_with("State:\tZ")))
+    }
+
+    /// What init failed at, if it has: then nobody knows how the program ended.
+    pub(crate) fn init_failure(&self) -> Option<Error> {
+        if !self.parent.brief().init_progress().gave_up {
+            return None;
+        }
+        let seen = self.exec_error(self.parent.death());
+        let error = Error::new(ErrorKind::Process, seen.step(), seen.object().clone());
+        let error = error.detail("init could not go on, and what ran has ended with it");
+        Some(match (seen.failed_call(), seen.raw_os_error()) {
+            (Some(call), Some(errno)) => error.call(call, errno),
+            _ => error,
+        })
     }
 
     fn exec_error(&self, death: Death) -> Error {

@@ -10,8 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::result::Result as StdResult;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::files::{self, Refused};
@@ -21,7 +20,18 @@ use crate::sys;
 #[derive(Debug)]
 pub(super) struct Dir {
     path: PathBuf,
-    lock: Flock<OwnedFd>,
+    lock: Lock,
+}
+
+/// A directory that is locked until this is dropped.
+#[derive(Debug)]
+pub(super) struct Lock(OwnedFd);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A fork of this process holds the descriptor too, and is not the owner. Where that fails the last one's end unlocks.
+        sys::unlock(&self.0).ok();
+    }
 }
 
 impl Dir {
@@ -31,16 +41,17 @@ impl Dir {
         let failed =
             |call, error: &io::Error| Refused::new(&path, call, error.raw_os_error().unwrap_or(libc::EIO));
         fs::create_dir(&path).map_err(|error| failed("mkdir", &error))?;
-        let lock = match lock(&path) {
-            Ok(lock) => lock,
-            Err((call, errno)) => {
-                // It is empty, and nobody's if it is not ours.
-                fs::remove_dir(&path).ok();
-                return Err(Refused::new(&path, call, errno.unwrap_or(libc::EWOULDBLOCK)));
-            }
-        };
+        let taken = lock(&path).map_err(|(call, errno)| (call, errno.unwrap_or(libc::EWOULDBLOCK)));
         // Who sweeps may have taken it away before it was locked.
-        fs::metadata(&path).map_err(|error| failed("stat", &error))?;
+        let seen = taken.and_then(|lock| match fs::metadata(&path) {
+            Ok(_) => Ok(lock),
+            Err(error) => Err(("stat", error.raw_os_error().unwrap_or(libc::EIO))),
+        });
+        let lock = seen.map_err(|(call, errno)| {
+            // It is empty, and nobody's if it is not ours.
+            fs::remove_dir(&path).ok();
+            Refused::new(&path, call, errno)
+        })?;
         Ok(Self { path, lock })
     }
 
@@ -49,7 +60,7 @@ impl Dir {
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
+        self.lock.0.as_fd()
     }
 }
 
@@ -66,20 +77,23 @@ pub(super) fn mark_detached(path: &Path) -> StdResult<(), Refused> {
     marked.map_err(|errno| Refused::new(path, "setxattr", errno))
 }
 
-/// Whether a group is marked so.
-pub(super) fn is_detached(path: &Path) -> bool {
-    MARKS.iter().any(|mark| sys::attribute_is(path, mark, b"1"))
+/// Whether a group is marked so; an error where nobody can tell.
+pub(super) fn is_detached(path: &Path) -> StdResult<bool, i32> {
+    let [first, second] = MARKS.map(|mark| sys::attribute_is(path, mark, b"1"));
+    Ok(first? || second?)
 }
 
 /// Takes the lock; without an errno where someone else has it.
-pub(super) fn lock(path: &Path) -> StdResult<Flock<OwnedFd>, (&'static str, Option<i32>)> {
+pub(super) fn lock(path: &Path) -> StdResult<Lock, (&'static str, Option<i32>)> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let mut fd = open(path, flags, Mode::empty()).map_err(|errno| ("open", Some(errno as i32)))?;
     if fd.as_raw_fd() < 3 {
         fd = sys::duplicate(fd.as_raw_fd(), 3).map_err(|errno| ("fcntl", Some(errno)))?;
     }
-    Flock::lock(fd, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, errno)| ("flock", (errno != Errno::EWOULDBLOCK).then_some(errno as i32)))
+    match sys::lock_at_once(&fd) {
+        Ok(()) => Ok(Lock(fd)),
+        Err(errno) => Err(("flock", (errno != libc::EWOULDBLOCK).then_some(errno))),
+    }
 }
 
 /// A new group of version 1's cpuset has no CPU and no memory node, and then takes no process (cpusets(7)).

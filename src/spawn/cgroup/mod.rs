@@ -310,7 +310,7 @@ fn legacy_dir<'g>(
         None => {
             let dir = Dir::make(&place.parent, name)?;
             if place.controllers.iter().any(|controller| controller == "cpuset") {
-                dir::copy_cpuset(&place.parent, dir.path())?;
+                dir::copy_cpuset(&place.parent, dir.path()).inspect_err(|_| remove::remove(dir.path()))?;
             }
             legacy.push(LegacyDir { controllers: place.controllers.clone(), dir });
             legacy.len() - 1

@@ -46,8 +46,8 @@ pub(super) fn sweep(parent: &Path) {
             remove::at_once(&entry.path());
             continue;
         }
-        // Its caller has let it go.
-        if dir::is_detached(&entry.path()) && !control::empty(&entry.path()) {
+        // Its caller has let it go, or may have.
+        if dir::is_detached(&entry.path()) != Ok(false) && !control::empty(&entry.path()) {
             continue;
         }
         // Nobody owns it: what runs there has lost its caller, and ends.

@@ -125,7 +125,6 @@ impl Supervision {
         let worker = Worker {
             listener: start.listener,
             stop: theirs,
-            sandbox,
             sizes,
             filter: start.filter,
             secret: start.secret,
@@ -135,7 +134,7 @@ impl Supervision {
             faulty: false,
         };
         let builder = Builder::new().name("ringfence-super".to_owned()).stack_size(STACK);
-        builder.spawn(move || worker.run()).map_err(|error| ("clone", errno(&error)))?;
+        builder.spawn(move || worker.run(sandbox)).map_err(|error| ("clone", errno(&error)))?;
         Ok(Self { records, launched, stop: Some(ours) })
     }
 
@@ -157,8 +156,9 @@ impl Drop for Supervision {
 }
 
 /// Whether a descriptor is a listener, as `/proc` calls it.
-pub(super) fn is_listener(fd: impl AsFd) -> bool {
+pub(super) fn is_listener(fd: impl AsFd) -> StdResult<bool, (&'static str, Errno)> {
     let number = fd.as_fd().as_raw_fd();
     let name = read_link(format!("/proc/self/fd/{number}"));
-    name.is_ok_and(|name| name.as_os_str() == "anon_inode:seccomp notify")
+    let name = name.map_err(|error| ("readlink", error.raw_os_error().unwrap_or(libc::EIO)))?;
+    Ok(name.as_os_str() == "anon_inode:seccomp notify")
 }

@@ -25,7 +25,6 @@ const MAX_ERRNO: i32 = 4095;
 pub(super) struct Worker {
     pub(super) listener: OwnedFd,
     pub(super) stop: OwnedFd,
-    pub(super) sandbox: OwnedFd,
     pub(super) sizes: NotificationSizes,
     pub(super) filter: Filter,
     pub(super) secret: u64,
@@ -57,15 +56,9 @@ impl Drop for Guard {
 type Failed = (&'static str, Errno);
 
 impl Worker {
-    pub(super) fn run(mut self) {
-        let (sandbox, records) = (self.sandbox.try_clone(), Arc::clone(&self.records));
-        let Ok(sandbox) = sandbox else {
-            // Without a second descriptor this one does it: nothing has been answered yet.
-            sys::send_signal(&self.sandbox, libc::SIGKILL).ok();
-            records.enter(Stage::Over);
-            return;
-        };
-        let mut guard = Guard { sandbox, records, orderly: false };
+    /// `sandbox` is what ends should this thread fail.
+    pub(super) fn run(mut self, sandbox: OwnedFd) {
+        let mut guard = Guard { sandbox, records: Arc::clone(&self.records), orderly: false };
         // No handler of the caller's runs on this thread.
         let blocked = Blocked::all();
         match blocked.is_ok().then(|| self.serve()) {
@@ -233,7 +226,7 @@ mod tests {
     use std::io::{Write, pipe};
     use std::os::fd::OwnedFd;
     use std::os::unix::process::ExitStatusExt;
-    use std::process::{self, Command};
+    use std::process::Command;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -244,11 +237,10 @@ mod tests {
     use crate::sys::{self, Notification};
 
     /// A worker over something that is no listener, for a process that stands for a sandbox.
-    fn worker(listener: OwnedFd, stop: OwnedFd, sandbox: OwnedFd) -> Worker {
+    fn worker(listener: OwnedFd, stop: OwnedFd) -> Worker {
         Worker {
             listener,
             stop,
-            sandbox,
             sizes: sys::notification_sizes().unwrap(),
             filter: Filter::strict(),
             secret: 0x1234_5678_9abc_def0,
@@ -266,9 +258,9 @@ mod tests {
         let (stop, _open) = pipe().unwrap();
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let sandbox = sys::open_pidfd(child.id().cast_signed()).unwrap();
-        let worker = worker(listener.into(), stop.into(), sandbox);
+        let worker = worker(listener.into(), stop.into());
         let records = Arc::clone(&worker.records);
-        worker.run();
+        worker.run(sandbox);
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
         let faults = records.seen().faults;
         assert!(faults[0].contains("SECCOMP_IOCTL_NOTIF_RECV") && faults.len() == 2, "{faults:?}");
@@ -291,8 +283,7 @@ mod tests {
         let (listener, _write) = pipe().unwrap();
         let (stop, _open) = pipe().unwrap();
         let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
-        let sandbox = sys::open_pidfd(stranger.id().cast_signed()).unwrap();
-        let worker = worker(listener.into(), stop.into(), sandbox);
+        let worker = worker(listener.into(), stop.into());
         worker.end(&getpgid(stranger.id())).unwrap();
         assert_eq!(worker.records.seen(), Seen::default());
         stranger.kill().unwrap();
@@ -303,8 +294,7 @@ mod tests {
     fn a_refused_call_that_is_taken_back_is_counted() {
         let (listener, _write) = pipe().unwrap();
         let (stop, _open) = pipe().unwrap();
-        let sandbox = sys::open_pidfd(process::id().cast_signed()).unwrap();
-        let mut worker = worker(listener.into(), stop.into(), sandbox);
+        let mut worker = worker(listener.into(), stop.into());
         // Until the program runs it is the launch's own exec that is taken back.
         worker.taken_back();
         assert_eq!(worker.records.seen().refused_more, 0);
@@ -322,8 +312,7 @@ mod tests {
         let (listener, _write) = pipe().unwrap();
         let (stop, _open) = pipe().unwrap();
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        let sandbox = sys::open_pidfd(child.id().cast_signed()).unwrap();
-        let worker = worker(listener.into(), stop.into(), sandbox);
+        let worker = worker(listener.into(), stop.into());
         let call = |name: &str, last: u64| Notification {
             id: 1,
             thread: 1,

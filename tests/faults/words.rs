@@ -1,0 +1,81 @@
+//! The words of a sweep: points, faults, and what came of a round. They must not do anything.
+
+/// `prctl(MARK, n)`: how a traced process says where it is.
+pub(crate) const MARK: i32 = 0x5246_4d4b;
+/// What is traced begins, ends; the line is written.
+pub(crate) const BEGIN: u64 = 1;
+pub(crate) const END: u64 = 2;
+pub(crate) const TOLD: u64 = 3;
+
+/// One call of one side: the `nth` with that number, and that operation where one number has many.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Point {
+    pub(crate) who: String,
+    pub(crate) call: u64,
+    pub(crate) operation: u64,
+    pub(crate) nth: usize,
+}
+
+/// A point that was seen, with what tells one call from another.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) point: Point,
+    pub(crate) args: [u64; 6],
+}
+
+/// Whom a signal meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Caller,
+    /// The process that the point is of.
+    Same,
+}
+
+/// What a tracer does at the end of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AtExit {
+    /// Lets it go a moment before, so that it ends as if nobody traced it.
+    #[default]
+    LetGo,
+    /// Is told of its end first, and takes its time: until then its parent cannot reap it.
+    Dawdle,
+}
+
+/// What befalls a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// It is not made, and fails.
+    Fail(i32),
+    /// It is made, and fails: close(2) and the like let go of the descriptor in any case.
+    FailDone(i32),
+    /// Before it is made, its side is killed.
+    Kill(Side),
+    /// Before it is made, its side is stopped for a moment.
+    Stop(Side),
+}
+
+/// What is to befall which call.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) point: Point,
+    pub(crate) act: Act,
+}
+
+/// How a round ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Line(String),
+    /// The traced process ended before it told anything.
+    Died(String),
+    Hung,
+}
+
+#[derive(Debug)]
+pub(crate) struct Round {
+    pub(crate) end: End,
+    pub(crate) seen: Vec<Seen>,
+    /// Whether the point was come by.
+    pub(crate) hit: bool,
+    /// Processes that are there after it and were not before.
+    pub(crate) left: Vec<String>,
+}
