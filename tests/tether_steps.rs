@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn nor_at_any_call_of_a_child_without_init() {
         alone(|| {
-            observe("tests::nor_at_any_call_of_a_child_without_init", "without-init", Follow::Child, 50)
+            observe("tests::nor_at_any_call_of_a_child_without_init", "without-init", Follow::Child, 50);
         });
     }
 
