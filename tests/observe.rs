@@ -117,6 +117,7 @@ mod tests {
                     let ours = match process.role {
                         ProcessRole::Init => process.pid == child.init_id(),
                         ProcessRole::Program => process.pid == child.id(),
+                        ProcessRole::Attendant => false,
                         ProcessRole::Other => {
                             [child.id(), child.init_id()].contains(&process.parent) || process.parent == 0
                         }

@@ -30,6 +30,8 @@ pub enum Step {
     Gate,
     /// Watching the caller.
     Tether,
+    /// Joining the namespaces of a living sandbox.
+    Join,
     /// The time namespace.
     Time,
     /// A new session.
@@ -106,6 +108,7 @@ impl Display for Step {
             Self::IdMap => "id map",
             Self::Gate => "gate",
             Self::Tether => "tether",
+            Self::Join => "join",
             Self::Time => "time namespace",
             Self::Session => "session",
             Self::Keyring => "keyring",

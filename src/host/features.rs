@@ -54,6 +54,8 @@ bitflags! {
         const SECCOMP_WAIT_KILLABLE = 1 << 19;
         /// pidfd_getfd(2), Linux 5.6. Docker's filter hides it from containers without CAP_SYS_PTRACE.
         const PIDFD_GETFD = 1 << 20;
+        /// setns(2) on a pidfd, with several namespaces at once, Linux 5.8.
+        const SETNS_PIDFD = 1 << 21;
     }
 }
 
@@ -145,12 +147,13 @@ const fn probe(feature: Features, number: c_long, args: [u64; 6], answer: i32) -
 ///
 /// The flags of clone3(2) stand in a structure that a probe would have to hand over for real. Options of proc are
 /// checked by fsconfig(2) on an fd from fsopen(2), which asks for CAP_SYS_ADMIN. And what execve(2) does with a time
-/// namespace shows only after making one.
-const BY_VERSION: [(Features, KernelVersion, Features); 4] = [
+/// namespace shows only after making one. setns(2) on a pidfd asks for privileges before anything else.
+const BY_VERSION: [(Features, KernelVersion, Features); 5] = [
     (Features::CLONE_CLEAR_SIGHAND, KernelVersion::new(5, 5, 0), Features::CLONE3),
     (Features::CLONE_INTO_CGROUP, KernelVersion::new(5, 7, 0), Features::CLONE3),
     (Features::PROC_SUBSET_PID, KernelVersion::new(5, 8, 0), Features::empty()),
     (Features::TIME_NS_ON_EXEC, KernelVersion::new(6, 2, 0), Features::empty()),
+    (Features::SETNS_PIDFD, KernelVersion::new(5, 8, 0), Features::PIDFD_OPEN),
 ];
 
 impl Features {
@@ -192,7 +195,7 @@ fn makes_executable(memfd: impl Fn(u64) -> Option<i32>) -> bool {
 }
 
 /// Names for people, in the order of the flags.
-pub(super) const NAMES: [(Features, &str, &str); 21] = [
+pub(super) const NAMES: [(Features, &str, &str); 22] = [
     (Features::CLONE3, "clone3", "5.3"),
     (Features::PIDFD_OPEN, "pidfd_open", "5.3"),
     (Features::OPENAT2, "openat2", "5.6"),
@@ -214,4 +217,5 @@ pub(super) const NAMES: [(Features, &str, &str); 21] = [
     (Features::SECCOMP_LISTENER, "seccomp with a listener", "5.0"),
     (Features::SECCOMP_WAIT_KILLABLE, "seccomp with SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "5.19"),
     (Features::PIDFD_GETFD, "pidfd_getfd", "5.6"),
+    (Features::SETNS_PIDFD, "setns on a pidfd", "5.8"),
 ];

@@ -82,5 +82,7 @@ pub(crate) const FD_CALLER: i32 = 5;
 pub(crate) const FD_SCRATCH: i32 = 6;
 /// Second scratch number, for a target.
 pub(crate) const FD_SCRATCH_TARGET: i32 = 7;
+/// The same number in a child that joins a living sandbox: a pidfd of that sandbox's first process.
+pub(crate) const FD_SANDBOX: i32 = FD_SCRATCH_TARGET;
 /// The first of the descriptors that depend on policy and command.
 pub(crate) const FD_FIRST_FREE: i32 = 8;

@@ -83,6 +83,11 @@ pub(super) fn rest(context: &mut Context<'_>) {
     capset(context, [keep, keep, keep]);
 }
 
+/// What the child carries over into the image. One that joins a living sandbox has what the caller has until it is there.
+pub(super) fn carried(context: &Context<'_>) -> u64 {
+    if context.joins() { facts::permitted(context.host) } else { all(context) }
+}
+
 /// What the set-up itself holds: everything in a user namespace of its own, else what the caller holds.
 pub(super) fn all(context: &Context<'_>) -> u64 {
     if context.in_set(Namespaces::USER) {

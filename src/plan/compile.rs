@@ -90,7 +90,7 @@ pub(crate) fn compile(policy: &Policy, host: &Host, set: Namespaces) -> Result<P
     // After the last step that could gain anything; before Landlock and seccomp, which ask for it.
     process::no_new_privs(context);
     // The paths are those inside, reached with the program's ids; a domain may not mount, and nothing below opens a file.
-    landlock::domain(context)?;
+    drop(landlock::domain(context)?);
     // A change of ids clears PDEATHSIG (prctl(2)), and the caller may have died before it was set: once more.
     process::tether(context);
     // Dispositions as a fresh program expects them; everything stays blocked until exec.
@@ -107,7 +107,7 @@ pub(crate) fn compile(policy: &Policy, host: &Host, set: Namespaces) -> Result<P
 }
 
 /// Rows that only an image needs: the brief is mapped, progress goes there. Returns the first row behind them.
-fn start(context: &mut Context<'_>) -> usize {
+pub(super) fn start(context: &mut Context<'_>) -> usize {
     let asm = &mut context.asm;
     asm.step(Step::Start, "brief");
     let protection = sym(u64_of(libc::PROT_READ | libc::PROT_WRITE), "PROT_READ|PROT_WRITE");
@@ -123,7 +123,7 @@ fn start(context: &mut Context<'_>) -> usize {
     here
 }
 
-fn name(context: &mut Context<'_>) {
+pub(super) fn name(context: &mut Context<'_>) {
     let name = context.asm.string(b"ringfence");
     let option = sym(u64_of(libc::PR_SET_NAME), "PR_SET_NAME");
     context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(name));
@@ -162,7 +162,7 @@ fn own_cgroup(context: &mut Context<'_>) {
 }
 
 /// What the program shares with the caller is said.
-fn shared(context: &mut Context<'_>) {
+pub(super) fn shared(context: &mut Context<'_>) {
     let what = [
         (Namespaces::MOUNT, "the program sees the host's files: there is no mount namespace"),
         (
@@ -206,23 +206,30 @@ fn needs_blank(policy: &Policy) -> bool {
 }
 
 /// Tells the caller, waits for its word, and goes on with what belongs to the command.
-fn ready(context: &mut Context<'_>) {
+pub(super) fn ready(context: &mut Context<'_>) {
     context.asm.step(Step::Gate, "ready");
     gate::tell(&mut context.asm, Message::Ready);
     gate::wait_for(&mut context.asm, Message::Go);
-    if context.policy.init == Init::Program {
+    if !context.forks() {
         gate::check_caller(&mut context.asm);
     }
     context.asm.jump_to(&Cell::brief(TAIL_ENTRY, "tail").word());
 }
 
-fn finish(context: &mut Context<'_>, ids: IdPlan, copy_entry: usize, filter: Option<Attach>) -> Plan {
+pub(super) fn finish(
+    context: &mut Context<'_>,
+    ids: IdPlan,
+    copy_entry: usize,
+    filter: Option<Attach>,
+) -> Plan {
     let placeholder = Context::new(context.policy, context.host, context.set);
     let done = mem::replace(context, placeholder);
-    let (carried, bounds) = (capability::all(&done), capability::can_bound(&done));
+    let (carried, bounds) = (capability::carried(&done), capability::can_bound(&done));
+    let init = if done.forks() { Init::Reaper } else { Init::Program };
     Plan {
         set: done.set,
-        init: done.policy.init,
+        init,
+        entry: done.entry,
         ids,
         sources: done.sources,
         items: done.items,

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use super::asm::{Assembler, Call, Cell, Operand, cwd, fd, num, sym};
 use super::cgroup::GroupPlan;
 use super::facts;
+use super::join::Entry;
 use super::landlock::LandlockPlan;
 use super::tail::LateLimit;
 use crate::error::{Object, Step};
@@ -13,7 +14,7 @@ use crate::host::{Features, Host};
 use crate::machine::image::EARLY_SIZE;
 use crate::machine::layout::{FD_FIRST_FREE, SOURCE_SIZE, SOURCES};
 use crate::machine::segment::Place;
-use crate::policy::{Namespaces, Need, Policy, Source};
+use crate::policy::{Init, Namespaces, Need, Policy, Source};
 
 /// What the caller opens for the child at each launch.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,6 +134,7 @@ pub(crate) struct Context<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) host: &'a Host,
     pub(crate) set: Namespaces,
+    pub(crate) entry: Entry,
     pub(crate) sources: Vec<SourcePlan>,
     pub(crate) items: Vec<Item>,
     pub(crate) notes: Vec<String>,
@@ -167,6 +169,7 @@ impl<'a> Context<'a> {
             policy,
             host,
             set,
+            entry: Entry::New,
             sources: Vec::new(),
             items: Vec::new(),
             notes: Vec::new(),
@@ -189,6 +192,16 @@ impl<'a> Context<'a> {
 
     pub(crate) fn has(&self, feature: Features) -> bool {
         facts::has(self.host, feature)
+    }
+
+    /// Whether somebody waits beside the program: init, or who attends to a program that joins a living sandbox.
+    pub(crate) fn forks(&self) -> bool {
+        self.policy.init == Init::Reaper || self.joins()
+    }
+
+    /// Whether the child comes into a sandbox in which something runs.
+    pub(crate) fn joins(&self) -> bool {
+        matches!(self.entry, Entry::Living(_))
     }
 
     pub(crate) fn in_set(&self, namespace: Namespaces) -> bool {

@@ -217,6 +217,10 @@ pub(super) fn take(context: &mut Context<'_>, ids: &IdPlan) {
     if inside {
         verify(context, ids);
     }
+    if context.joins() {
+        // What already runs inside must never look into it.
+        return;
+    }
     // A change of ids makes the process non-dumpable, and files of /proc its own no longer; the image holds no secret.
     let (option, one) = (sym(u64_of(libc::PR_SET_DUMPABLE), "PR_SET_DUMPABLE"), num(1));
     context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(one));

@@ -9,10 +9,10 @@ use super::seccomp;
 use crate::error::{Result, Step};
 use crate::host::Features;
 use crate::machine::layout::{
-    DETACHED, FD_CALLER, FD_END, FD_SCRATCH, INIT_PROGRESS, PROGRAM_PID, PROGRESS, RUSAGE, STATUS,
-    STATUS_VALID,
+    DETACHED, FD_CALLER, FD_END, FD_SANDBOX, FD_SCRATCH, INIT_PROGRESS, PROGRAM_PID, PROGRESS, RUSAGE,
+    STATUS, STATUS_VALID,
 };
-use crate::policy::{Init, Namespaces, Tether};
+use crate::policy::{Namespaces, Tether};
 
 /// Offset of revents in the second word half of a pollfd: bits 16 to 31.
 const REVENTS: u64 = 0xffff_0000;
@@ -20,7 +20,7 @@ const SIGINFO_SIZE: usize = 128;
 
 /// Forks init and the program. Behind these rows only the program goes on.
 pub(super) fn split(context: &mut Context<'_>) -> Result<()> {
-    if context.policy.init == Init::Program {
+    if !context.forks() {
         return Ok(());
     }
     context.asm.step(Step::Init, "");
@@ -42,15 +42,20 @@ pub(super) fn split(context: &mut Context<'_>) -> Result<()> {
     context.asm.bind(program);
     context.asm.step(Step::Init, "program");
     context.asm.progress(Cell::brief(PROGRESS, "progress"));
-    // The caller reads back what holds of this process, and may want to trace it; nothing runs inside yet.
-    dumpable(context, 1);
+    if !context.joins() {
+        // The caller reads back what holds of this process, and may want to trace it; nothing runs inside yet.
+        dumpable(context, 1);
+    }
     // Without a pid namespace init's end would not end the program.
     let option = sym(u64_of(libc::PR_SET_PDEATHSIG), "PR_SET_PDEATHSIG");
     let kill = sym(u64_of(libc::SIGKILL), "SIGKILL");
     context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(kill));
     let parent = context.asm.cell("parent");
     context.asm.call(Call::new(libc::SYS_getppid, "getppid").into(parent));
-    context.asm.assert_equal(&parent.word(), u64::MAX, own.word(), "init is gone");
+    // In the sandbox's pid namespace a parent outside of it is 0 (getppid(2)).
+    let outside = context.joins() && context.in_set(Namespaces::PID);
+    let wanted = if outside { num(0) } else { own.word() };
+    context.asm.assert_equal(&parent.word(), u64::MAX, wanted, "init is gone");
     Ok(())
 }
 
@@ -84,28 +89,30 @@ fn prepare(context: &mut Context<'_>) {
     }
 }
 
-/// Init has two descriptors, no capability, and a name.
+/// Init has two descriptors, no capability, and a name; who attends to a program in a living sandbox has a third.
 fn confine(context: &mut Context<'_>) {
     capability::none(context);
     context.asm.step(Step::Init, "descriptors");
+    let name: &[u8] = if context.joins() { b"ringfence-wait" } else { b"ringfence-init" };
     let asm = &mut context.asm;
-    let name = asm.string(b"ringfence-init");
+    let name = asm.string(name);
     let option = sym(u64_of(libc::PR_SET_NAME), "PR_SET_NAME");
     asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(name));
-    close_all_but_two(context);
+    close_all_others(context);
 }
 
-fn close_all_but_two(context: &mut Context<'_>) {
+fn close_all_others(context: &mut Context<'_>) {
+    let last = if context.joins() { FD_SANDBOX } else { FD_SCRATCH };
     if context.has(Features::CLOSE_RANGE) {
         close_range(context, 0, i64::from(FD_CALLER) - 1);
-        close_range(context, i64::from(FD_SCRATCH) + 1, i64::from(u32::MAX));
+        close_range(context, i64::from(last) + 1, i64::from(u32::MAX));
         return;
     }
     for number in 0..FD_CALLER {
         let call = Call::new(libc::SYS_close, "close").arg(fd(number, ""));
         context.asm.call(call.fine(&[libc::EBADF, libc::EINTR]));
     }
-    close_from(&mut context.asm, &num(i64::from(FD_SCRATCH) + 1));
+    close_from(&mut context.asm, &num(i64::from(last) + 1));
 }
 
 fn close_range(context: &mut Context<'_>, first: i64, last: i64) {
@@ -133,15 +140,27 @@ pub(super) fn close_until(asm: &mut Assembler, first: &Operand, end: &Operand) {
 /// Waits for signals and for the caller's end.
 fn serve(context: &mut Context<'_>, pid: Cell) {
     context.asm.step(Step::Init, "serve");
-    let tether = context.policy.hardening.tether;
+    let (tether, joins) = (context.policy.hardening.tether, context.joins());
+    let mut watched = vec![pollfd(FD_SCRATCH), pollfd(FD_CALLER)];
+    if joins {
+        watched.push(pollfd(FD_SANDBOX));
+    }
     let asm = &mut context.asm;
-    let polled = asm.cell_with("polled", &[pollfd(FD_SCRATCH), pollfd(FD_CALLER)]);
+    let polled = asm.cell_with("polled", &watched);
     let info = asm.cell_of("siginfo", SIGINFO_SIZE);
     let (again, end, reap) = (asm.label(), asm.label(), asm.label());
     asm.bind(again);
-    let call = Call::new(libc::SYS_ppoll, "ppoll").arg(polled.pointer()).arg(num(2));
+    let count = num(i64::try_from(watched.len()).unwrap_or(2));
+    let call = Call::new(libc::SYS_ppoll, "ppoll").arg(polled.pointer()).arg(count);
     asm.call(call.arg(null()).arg(null()).arg(num(8)));
     let orphaned = asm.label();
+    if joins {
+        // The program's own end is told first, as it is the way in which most of them end with their sandbox.
+        let told = asm.label();
+        asm.if_differs(&polled.half(4), REVENTS, num(0), told);
+        asm.if_differs(&polled.half(20), REVENTS, num(0), end);
+        asm.bind(told);
+    }
     asm.if_differs(&polled.half(12), REVENTS, num(0), orphaned);
     let call = Call::new(libc::SYS_read, "read").arg(fd(FD_SCRATCH, "signals")).arg(info.pointer());
     asm.call(call.arg(num(128)));

@@ -18,8 +18,12 @@ use crate::policy::{
 
 pub(crate) const RULE_PATH_BENEATH: u64 = 1;
 pub(crate) const RULE_NET_PORT: u64 = 2;
-/// Offset of `stx_mode` in `struct statx`.
+/// Offsets in `struct statx`: `stx_mode`, `stx_ino`, and `stx_dev_major` with the minor behind it.
 const MODE: u32 = 28;
+const INODE: u32 = 32;
+const DEVICE: u32 = 136;
+/// Offset in a path's outcome of the inode and device of what the rule is for.
+pub(crate) const RULE_FOR: u32 = 16;
 
 /// What is handled on this host, and where the outcome stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +41,7 @@ pub(crate) struct PathPlan {
     pub(crate) path: PathBuf,
     /// Rights of the rule that this kernel does not know: they are not confined.
     pub(crate) unknown: AccessFs,
-    /// Offset in the brief: what `openat` said, and the rights that the kernel took.
+    /// Offset in the brief: what `openat` said, the rights that the kernel took, and the inode and device of what was there.
     pub(crate) outcome: u32,
 }
 
@@ -49,16 +53,18 @@ pub(crate) struct PortPlan {
     pub(crate) outcome: u32,
 }
 
-/// The domain of the policy, if there is one.
-pub(super) fn domain(context: &mut Context<'_>) -> Result<()> {
-    let Some(landlock) = context.policy.landlock.clone() else { return Ok(()) };
+/// The domain of the policy, if there is one. Returns, for a child that joins a living sandbox, where the caller says what
+/// each path's rule was made for.
+pub(super) fn domain(context: &mut Context<'_>) -> Result<Vec<u32>> {
+    let mut known_before = Vec::new();
+    let Some(landlock) = context.policy.landlock.clone() else { return Ok(known_before) };
     let known = Known::new(&landlock, context.host.landlock_abi(), &context.host.kernel().to_string())?;
     let mut plan = LandlockPlan { known, holds: None, paths: Vec::new(), ports: Vec::new() };
     if plan.known.holds_something() {
         let allowed = privileged(context);
         let need = plan.known.need(&landlock);
         match (allowed, need) {
-            (true, _) => rows(context, &mut plan, need),
+            (true, _) => known_before = rows(context, &mut plan, need),
             (false, Need::Preferred) => {
                 context.notes.push("no Landlock domain: it needs no_new_privs, or CAP_SYS_ADMIN".into());
             }
@@ -73,7 +79,7 @@ pub(super) fn domain(context: &mut Context<'_>) -> Result<()> {
         gaps(context, &plan);
     }
     context.landlock = Some(plan);
-    Ok(())
+    Ok(known_before)
 }
 
 /// What the kernel asks for at the last step (landlock_restrict_self(2), EPERM).
@@ -84,7 +90,8 @@ fn privileged(context: &Context<'_>) -> bool {
 }
 
 /// Ruleset, rules, and the step into the domain. Each is an item, so that a preferred one can fail alone.
-fn rows(context: &mut Context<'_>, plan: &mut LandlockPlan, need: Need) {
+fn rows(context: &mut Context<'_>, plan: &mut LandlockPlan, need: Need) -> Vec<u32> {
+    let mut known_before = Vec::new();
     let ruleset = context.asm.cell_with("ruleset", &[u64::MAX]);
     context.item(Step::Landlock, "ruleset", need, |context| create(context, &plan.known, ruleset));
     let end = context.asm.label();
@@ -93,12 +100,14 @@ fn rows(context: &mut Context<'_>, plan: &mut LandlockPlan, need: Need) {
     }
     let weaker = |rule: Need| if need == Need::Preferred { Need::Preferred } else { rule };
     for rule in landlock_rules(context.policy, context.set) {
-        let outcome = context.brief("rule", 16);
+        let outcome = context.brief("rule", 32);
+        let before = context.joins().then(|| context.brief("rule_for", 16));
+        known_before.extend(before.map(|cell| cell.address.offset));
         let allow = rule.allow & plan.known.files;
         let object = Object::SandboxPath(rule.path.clone());
         if !allow.is_empty() {
             context.item(Step::Landlock, object, weaker(rule.need), |context| {
-                path(context, (ruleset, outcome), &rule.path, allow);
+                path(context, (ruleset, outcome, before), &rule.path, allow);
             });
         }
         let unknown = plan.known.unknown_of(rule.allow);
@@ -126,6 +135,7 @@ fn rows(context: &mut Context<'_>, plan: &mut LandlockPlan, need: Need) {
     });
     context.close(ruleset);
     context.asm.bind(end);
+    known_before
 }
 
 fn create(context: &mut Context<'_>, known: &Known, ruleset: Cell) {
@@ -138,8 +148,17 @@ fn create(context: &mut Context<'_>, known: &Known, ruleset: Cell) {
 }
 
 /// What the program could not reach by this path anyway needs no rule: it is left out, and said.
-fn path(context: &mut Context<'_>, (ruleset, outcome): (Cell, Cell), path: &Path, allow: AccessFs) {
+fn path(
+    context: &mut Context<'_>,
+    (ruleset, outcome, before): (Cell, Cell, Option<Cell>),
+    path: &Path,
+    allow: AccessFs,
+) {
     let (done, taken) = (context.asm.label(), Cell { address: outcome.address.plus(8), name: "taken" });
+    if let Some(before) = before {
+        // Where there was nothing, there was no rule.
+        context.asm.if_equal(&before.word(), u64::MAX, num(0), done);
+    }
     let name = context.asm.string(path.as_os_str().as_bytes());
     let flags = sym(u64_of(libc::O_PATH | libc::O_CLOEXEC), "O_PATH|O_CLOEXEC");
     let call = Call::new(libc::SYS_openat, "openat").arg(cwd()).arg(name).arg(flags).into(outcome);
@@ -149,8 +168,9 @@ fn path(context: &mut Context<'_>, (ruleset, outcome): (Cell, Cell), path: &Path
     let attributes = context.asm.cell_with("beneath", &[allow.bits(), 0]);
     let parent = Cell { address: attributes.address.plus(8), name: "beneath.fd" };
     let close = context.asm.label();
+    identify(context, outcome, before);
     if allow.for_files() != allow {
-        mask(context, outcome, attributes, allow, close);
+        mask(context, attributes, allow, close);
     }
     context.asm.set(parent, &outcome.word(), &num(0));
     let call = Call::new(libc::SYS_landlock_add_rule, "landlock_add_rule").arg(ruleset.word());
@@ -162,15 +182,30 @@ fn path(context: &mut Context<'_>, (ruleset, outcome): (Cell, Cell), path: &Path
     context.asm.bind(done);
 }
 
-/// The kernel refuses rights of directories for anything else; which it is shows only now.
-fn mask(context: &mut Context<'_>, found: Cell, attributes: Cell, allow: AccessFs, close: Label) {
-    let (stat, directory) = (context.stat, context.asm.label());
+/// Notes what the rule is for. In a living sandbox it has to be what the first one was for: a program that may write where
+/// the path leads could have put something else there, and gain by it.
+fn identify(context: &mut Context<'_>, found: Cell, before: Option<Cell>) {
+    let stat = context.stat;
     let asm = &mut context.asm;
     let empty = asm.string(b"");
     let at = sym(u64_of(libc::AT_EMPTY_PATH), "AT_EMPTY_PATH");
-    let what = sym(u64::from(libc::STATX_TYPE), "STATX_TYPE");
+    let what = sym(u64::from(libc::STATX_TYPE | libc::STATX_INO), "STATX_TYPE|STATX_INO");
     let call = Call::new(libc::SYS_statx, "statx").arg(found.word()).arg(empty).arg(at).arg(what);
     asm.call(call.arg(stat.pointer()));
+    for (at, name, from) in [(RULE_FOR, "inode", INODE), (RULE_FOR + 8, "device", DEVICE)] {
+        let noted = Cell { address: found.address.plus(at), name };
+        asm.set(noted, &stat.word_at(from), &num(0));
+        if let Some(before) = before {
+            let wanted = before.word_at(at - RULE_FOR);
+            asm.assert_equal(&noted.word(), u64::MAX, wanted, "it is not what the program's own rule is for");
+        }
+    }
+}
+
+/// The kernel refuses rights of directories for anything else; which it is shows only now.
+fn mask(context: &mut Context<'_>, attributes: Cell, allow: AccessFs, close: Label) {
+    let (stat, directory) = (context.stat, context.asm.label());
+    let asm = &mut context.asm;
     let kind = sym(u64::from(libc::S_IFDIR), "S_IFDIR");
     asm.if_equal(&stat.half(MODE), u64::from(libc::S_IFMT), kind, directory);
     let files = allow.for_files();

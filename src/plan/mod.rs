@@ -9,10 +9,12 @@ mod cgroup;
 mod compile;
 mod context;
 mod dev;
+mod enter;
 mod facts;
 mod gate;
 mod identity;
 mod init;
+mod join;
 mod knob;
 mod landlock;
 mod mount;
@@ -25,7 +27,7 @@ mod tail;
 mod tests;
 mod window;
 
-pub(crate) use self::landlock::{Known, LandlockPlan, PathPlan, RULE_NET_PORT, RULE_PATH_BENEATH};
+pub(crate) use self::landlock::{Known, LandlockPlan, PathPlan, RULE_FOR, RULE_NET_PORT, RULE_PATH_BENEATH};
 pub(crate) use arrive::{Arrival, BATCH};
 pub(crate) use asm::{Cell, Code, Op};
 pub(crate) use capability::{SECUREBITS_LOCKED, name as capability_name};
@@ -36,7 +38,9 @@ pub(crate) use cgroup::{
 pub use cgroup::{LimitRung, Strength};
 pub(crate) use compile::{BRIEF_SPAN, compile};
 pub(crate) use context::{Act, ActKind, Item, ItemKind, Recursive, SourceHow, SourcePlan};
+pub(crate) use enter::enter;
 pub(crate) use identity::{IdPlan, MapWriter};
+pub(crate) use join::{Entry, JoinPlan};
 pub(crate) use seccomp::{
     Attach, Listener, NATIVE, SECRET_ARGUMENT, compile as compile_program, compile_filter,
 };
@@ -54,6 +58,7 @@ use crate::policy::{Init, Namespaces};
 pub struct Plan {
     pub(crate) set: Namespaces,
     pub(crate) init: Init,
+    pub(crate) entry: Entry,
     pub(crate) code: Code,
     pub(crate) ids: IdPlan,
     pub(crate) sources: Vec<SourcePlan>,
@@ -89,6 +94,9 @@ impl Plan {
 
     /// The namespaces that the clone itself makes.
     pub(crate) fn cloned(&self) -> Namespaces {
+        if matches!(self.entry, Entry::Living(_)) {
+            return Namespaces::empty();
+        }
         let late = self.group.as_ref().is_some_and(|group| group.join.attaches());
         let late = if late { Namespaces::CGROUP } else { Namespaces::empty() };
         self.set.difference(Namespaces::TIME | late)
@@ -96,7 +104,9 @@ impl Plan {
 
     /// Whether the child waits for the caller before its set-up.
     pub(crate) fn waits(&self) -> bool {
-        self.ids.needs_caller() || self.group.as_ref().is_some_and(|group| group.join.attaches())
+        matches!(self.entry, Entry::Living(_))
+            || self.ids.needs_caller()
+            || self.group.as_ref().is_some_and(|group| group.join.attaches())
     }
 
     /// Number of rows.
@@ -136,7 +146,13 @@ fn write_ops(f: &mut Formatter<'_>, code: &Code) -> fmt::Result {
 
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "# namespaces {}", self.set)?;
+        match &self.entry {
+            Entry::New => writeln!(f, "# namespaces {}", self.set)?,
+            Entry::Living(join) => {
+                writeln!(f, "# namespaces {} of a living sandbox", self.set)?;
+                write!(f, "{join}")?;
+            }
+        }
         for source in &self.sources {
             writeln!(f, "# the caller opens {source}")?;
         }

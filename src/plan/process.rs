@@ -6,7 +6,7 @@ use super::facts;
 use super::tail::LateLimit;
 use crate::error::Step;
 use crate::host::Features;
-use crate::policy::{Capability, Init, Namespaces, Need, NewPrivileges, Resource, Session, Wanted};
+use crate::policy::{Capability, Namespaces, Need, NewPrivileges, Resource, Session, Wanted};
 
 const KEYCTL_JOIN_SESSION_KEYRING: u64 = 1;
 const PR_SET_MDWE: u64 = 65;
@@ -19,7 +19,7 @@ const SIGNALS: i32 = 64;
 /// that cloned: so that thread has to live as long as the process.
 pub(super) fn tether(context: &mut Context<'_>) {
     context.asm.step(Step::Tether, "");
-    if context.policy.init == Init::Program {
+    if !context.forks() {
         let option = sym(u64_of(libc::PR_SET_PDEATHSIG), "PR_SET_PDEATHSIG");
         let kill = sym(u64_of(libc::SIGKILL), "SIGKILL");
         context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(kill));

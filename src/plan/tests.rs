@@ -5,6 +5,7 @@ mod explore;
 mod findings;
 mod golden;
 mod hosts;
+mod joining;
 mod kernel;
 mod landlock;
 mod launch;

@@ -1,5 +1,6 @@
 //! A running program: pidfd first, wait, kill, signals, streams. Dropping it kills and reaps everything inside.
 
+use std::ffi::OsStr;
 use std::io;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::channel::Channel;
 use super::clock::Watched;
+use super::command::Command;
 use super::ends::Ends;
 use super::living::Registered;
 use super::outcome::{ExitStatus, Outcome, Usage};
@@ -72,7 +74,8 @@ impl Child {
         self.running.program.unsigned_abs()
     }
 
-    /// The pid of the sandbox's first process: its init, or the program where there is none.
+    /// The pid of the sandbox's first process: its init, or the program where there is none. Of a command that joined a
+    /// sandbox, that of the process outside which waits for it.
     #[must_use]
     pub fn init_id(&self) -> u32 {
         self.running.parent.pid().unsigned_abs()
@@ -82,6 +85,34 @@ impl Child {
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.registered.as_ref().map(Registered::name)
+    }
+
+    /// Another command in this sandbox while it lives: in the same namespaces, root and groups, behind the same filter and
+    /// domain, with the same ids, limits and capabilities. It is a [`Command`] like any other, and what it starts is a
+    /// [`Child`] of its own: own streams, status, clocks; its end and its [`Child::kill`] leave the sandbox as it is, and the
+    /// sandbox's end is its own ([`crate::Verdict::SandboxEnded`]).
+    ///
+    /// ```no_run
+    /// # fn main() -> ringfence::Result<()> {
+    /// let sandbox = ringfence::Sandbox::builder().system_read_only().build()?;
+    /// let server = sandbox.command("sleep").arg("1000").spawn()?;
+    /// let outcome = server.command("ps").arg("ax").output()?;
+    /// # let _ = outcome;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// What is killed is the program and what descends from it. A process that it had left to the sandbox's init (daemon(3))
+    /// ends with the sandbox. Who waits for the command is a process outside the sandbox's pid namespace, in its groups.
+    /// Namespaces are joined at once by setns(2) on a pidfd (since Linux 5.8), else one by one. A sandbox that is frozen or
+    /// has ended is an error, and so is one whose caller can execute no image (a copy would bring the caller's memory along).
+    /// A [`crate::Held`] child cannot be joined: it still has what the set-up needs within reach of whoever would.
+    ///
+    /// Where the filter asks for a supervisor, its caller has to be able to take the listener of a process that cannot be
+    /// traced: that is root (`CAP_SYS_PTRACE`). For others told kills are the kernel's, as the report says, and rules that
+    /// notify are an error.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        Command::joining(&self.running, program.as_ref())
     }
 
     /// What held when the program was about to run, read back from the kernel.

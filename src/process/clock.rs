@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::cpu::{CpuMeter, Source};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::{Clocks, Grace};
-use crate::spawn::Blocked;
+use crate::spawn::{Blocked, end_tree};
 use crate::sys;
 
 /// Which clock.
@@ -51,6 +51,7 @@ impl Expired {
 #[derive(Debug)]
 struct Watch {
     pidfd: OwnedFd,
+    tree: Tree,
     /// Gone when nobody asks any more.
     expired: Weak<Expired>,
     wall: Option<Instant>,
@@ -95,6 +96,10 @@ impl Watch {
     }
 
     fn kill(&self) -> Option<Instant> {
+        if let Some((attendant, program)) = self.tree {
+            // What is killed ends, and nobody waits for it here.
+            drop(end_tree(attendant, program));
+        }
         // It has ended where that fails: the pidfd is the crate's own child's.
         sys::send_signal(&self.pidfd, libc::SIGKILL).ok();
         None
@@ -149,16 +154,24 @@ fn state() -> MutexGuard<'static, Option<State>> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Attendant and program of a command that joined a sandbox: only what it started is ended.
+type Tree = Option<(i32, i32)>;
+
 /// Clocks that can be started: what can fail has been done.
 #[derive(Debug)]
 pub(super) struct Ready {
     pidfd: OwnedFd,
+    tree: Tree,
     clocks: Clocks,
     source: Source,
 }
 
 /// Makes sure that there is somebody to watch, before the program runs. `None` where no clock was asked for.
-pub(super) fn prepare(clocks: &Clocks, pidfd: impl AsFd, source: Source) -> Result<Option<Ready>> {
+pub(super) fn prepare(
+    clocks: &Clocks,
+    (pidfd, tree): (impl AsFd, Tree),
+    source: Source,
+) -> Result<Option<Ready>> {
     if clocks.wall.is_none() && clocks.cpu.is_none() {
         return Ok(None);
     }
@@ -176,16 +189,17 @@ pub(super) fn prepare(clocks: &Clocks, pidfd: impl AsFd, source: Source) -> Resu
         *guard = Some(State { process: own, ..State::default() });
     }
     drop(guard);
-    Ok(Some(Ready { pidfd, clocks: clocks.clone(), source }))
+    Ok(Some(Ready { pidfd, tree, clocks: clocks.clone(), source }))
 }
 
 impl Ready {
     /// Starts them.
     pub(super) fn begin(self, released: Instant) -> Watched {
         let expired = Arc::new(Expired::default());
-        let Self { pidfd, clocks, source } = self;
+        let Self { pidfd, tree, clocks, source } = self;
         let watch = Watch {
             pidfd,
+            tree,
             expired: Arc::downgrade(&expired),
             // A time that no clock can show is no limit.
             wall: clocks.wall.and_then(|limit| released.checked_add(limit)),

@@ -20,7 +20,8 @@ use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::plan::{BRIEF_SPAN, Controlling, Program};
 use crate::policy::Filter;
 use crate::spawn::{
-    Fence, NotifiedCall, Request, Response, SharedSupervisor, Strings, Supervisor, When, explain, launch,
+    Fence, NotifiedCall, Request, Response, Running, SharedSupervisor, Site, Strings, Supervisor, When,
+    explain, explain_joining, join, launch,
 };
 use crate::sys;
 
@@ -54,6 +55,8 @@ pub struct Command {
     terminal: Option<WindowSize>,
     supervisor: Option<SharedSupervisor>,
     name: Option<String>,
+    /// The living sandbox that it joins; or why it cannot.
+    site: Option<Result<Arc<Site>>>,
 }
 
 impl Command {
@@ -72,7 +75,18 @@ impl Command {
             terminal: None,
             supervisor: None,
             name: None,
+            site: None,
         }
+    }
+
+    /// A command that joins a living sandbox.
+    pub(super) fn joining(running: &Running, program: &OsStr) -> Self {
+        // What has joined a sandbox is joined by joining that.
+        let site = Some(match &running.site {
+            Some(site) => Ok(Arc::clone(site)),
+            None => Site::of(running).map(Arc::new),
+        });
+        Self { site, ..Self::new(Arc::clone(&running.fence), program) }
     }
 
     /// A name for humans, under which [`crate::living`] lists what this command starts, from its release to its end: 1 to 64
@@ -179,6 +193,10 @@ impl Command {
     /// A terminal of this size as the program's standard streams and controlling terminal, in a session of its own; what was
     /// said of the streams does not count. The caller's side is [`Child::terminal`], a new one for each spawn.
     ///
+    /// A resize sends SIGWINCH to the group in front, a hang-up SIGHUP to the program, and to the group in front when the
+    /// program has ended by that. A program that is PID 1 itself ([`crate::Init::Program`]) ignores what it has no handler for
+    /// (pid_namespaces(7)), SIGHUP too.
+    ///
     /// It is a device of the caller's `/dev/pts`: the program has it open, and finds no name for it inside (ttyname(3)).
     pub fn terminal(&mut self, size: WindowSize) -> &mut Self {
         self.terminal = Some(size);
@@ -242,7 +260,11 @@ impl Command {
     pub fn explain(&self) -> Result<String> {
         let null = || Stdio::null().ends(0).map(|(fd, _)| fd);
         let request = self.request([null()?, null()?, null()?], self.passed()?, None)?;
-        Ok(explain(&self.fence, &request))
+        match &self.site {
+            Some(Ok(site)) => explain_joining(site, &request),
+            Some(Err(error)) => Err(error.again()),
+            None => Ok(explain(&self.fence, &request)),
+        }
     }
 
     /// Runs the program to its end and collects what it wrote.
@@ -263,16 +285,31 @@ impl Command {
 
     fn held(&self, default: &Stdio) -> Result<Held> {
         let (request, ends) = self.prepared(default)?;
-        Ok(Held::new(launch(&self.fence, request)?, ends))
+        Ok(Held::new(self.start(request)?, ends))
+    }
+
+    fn start(&self, mut request: Request) -> Result<Running> {
+        match &self.site {
+            Some(Ok(site)) => {
+                request.site = Some(Arc::clone(site));
+                join(site, request)
+            }
+            Some(Err(error)) => Err(error.again()),
+            None => launch(&self.fence, request),
+        }
     }
 
     /// Runs in a child of its own.
     pub(super) fn launched(&self, request: Request, ends: Ends) -> Result<Child> {
-        Held::new(launch(&self.fence, request)?, ends).release()
+        Held::new(self.start(request)?, ends).release()
     }
 
     /// A child that waits is of one sandbox: what another one says of a command does not hold there.
     pub(super) fn check_fence(&self, fence: &Arc<Fence>) -> Result<()> {
+        if self.site.is_some() {
+            let why = "it is a command for a sandbox that runs already, and joins no other";
+            return Err(Self::mistake("sandbox", why));
+        }
         if Arc::ptr_eq(&self.fence, fence) {
             return Ok(());
         }
@@ -288,6 +325,9 @@ impl Command {
         self.check_supervisor()?;
         if let Some(why) = self.name.as_deref().and_then(living::mistake) {
             return Err(Self::mistake("name", why));
+        }
+        if self.name.is_some() && self.site.is_some() {
+            return Err(Self::mistake("name", "a name is a sandbox's, and this command joins one"));
         }
         let stream = |number: usize, default| self.stdio[number].as_ref().unwrap_or(default);
         let (streams, mut ends) = match self.terminal {
@@ -355,6 +395,7 @@ impl Command {
             terminal: if self.terminal.is_some() { Controlling::Stdin } else { Controlling::No },
             supervisor: self.supervisor.clone(),
             when: When::Now,
+            site: None,
         })
     }
 

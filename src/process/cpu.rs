@@ -22,6 +22,8 @@ pub(super) struct CpuMeter {
 pub(super) enum Source {
     /// By the sandbox's own group: exactly.
     Group(CpuFile),
+    /// By the clock of the sandbox that the command joined.
+    Elsewhere,
     /// By the processes below the first one inside.
     Tree {
         /// That process.
@@ -54,6 +56,7 @@ impl Source {
     fn read(&self) -> Option<Duration> {
         match self {
             Self::Group(file) => file.read(),
+            Self::Elsewhere => Some(Duration::ZERO),
             Self::Tree { root } => tree(*root),
         }
     }

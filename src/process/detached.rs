@@ -1,9 +1,11 @@
 //! A sandbox that was let go: it runs on when its handle, or its caller, is gone. It must not end anything.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::child::Child;
 use super::clock::Watched;
+use super::command::Command;
 use super::outcome::ExitStatus;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::Tether;
@@ -72,6 +74,11 @@ impl Detached {
     pub fn pidfd(&self) -> Result<OwnedFd> {
         sys::duplicate(self.as_fd().as_raw_fd(), 3)
             .map_err(|errno| Error::new(ErrorKind::Process, Step::Tether, "pidfd").call("fcntl", errno))
+    }
+
+    /// Another command in this sandbox, as [`Child::command`].
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        Command::joining(&self.running, program.as_ref())
     }
 
     /// Waits for the end of everything inside, and removes the groups. `None`: init was killed before it could say how the

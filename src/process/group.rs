@@ -10,7 +10,10 @@ impl Child {
     fn group(&self) -> Result<&Group> {
         self.running.parent.group().ok_or_else(|| {
             let error = Error::new(ErrorKind::Process, Step::Cgroup, "group");
-            error.detail("this sandbox has no group: give it a limit of the tree, or own_cgroup()")
+            error.detail(match self.running.site {
+                Some(_) => "the groups are the sandbox's that this command joined: ask its own child",
+                None => "this sandbox has no group: give it a limit of the tree, or own_cgroup()",
+            })
         })
     }
 
@@ -39,7 +42,8 @@ impl Child {
     /// The limits of the tree as they are now, changes included.
     #[must_use]
     pub fn limits(&self) -> Vec<LimitState> {
-        self.running.parent.group().map(Group::states).unwrap_or_default()
+        let joined = self.running.site.as_ref().and_then(|site| site.group());
+        self.running.parent.group().or(joined).map(Group::states).unwrap_or_default()
     }
 
     /// Stops the whole tree, and returns once it stands still, with what holds it. With a group of cgroup v2 or v1 it is the

@@ -48,6 +48,13 @@ impl Held {
 
     /// What counts CPU time; the report says so where that is approximate.
     fn meter(&mut self, clocks: &Clocks) -> Result<Source> {
+        if let Some(site) = &self.running.site {
+            return Ok(match site.group().and_then(Group::cpu_file) {
+                // What this command uses is counted there, and the sandbox's own clock ends both.
+                Some(_) => Source::Elsewhere,
+                None => Source::Tree { root: self.running.parent.pid() },
+            });
+        }
         if let Some(file) = self.running.parent.group().and_then(Group::cpu_file) {
             return Ok(Source::Group(file));
         }
@@ -74,7 +81,8 @@ impl Held {
     pub fn release(mut self) -> Result<Child> {
         let clocks = self.running.fence.policy.clocks().clone();
         let source = self.meter(&clocks)?;
-        let ready = clock::prepare(&clocks, self.running.parent.pidfd(), source)?;
+        let tree = self.running.site.as_ref().map(|_| (self.running.parent.pid(), self.running.program));
+        let ready = clock::prepare(&clocks, (self.running.parent.pidfd(), tree), source)?;
         let registered = self.name.take().map(|name| living::enter(name, &self.running)).transpose()?;
         let released = Instant::now();
         self.running.release()?;

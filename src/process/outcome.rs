@@ -105,6 +105,8 @@ pub enum Verdict {
     },
     /// The caller's handle killed it.
     Killed,
+    /// The sandbox that it had joined ended, and it with that.
+    SandboxEnded,
     /// Someone else reaped it, and the kernel no longer knows how it ended.
     Lost,
 }
@@ -146,6 +148,7 @@ impl Display for Verdict {
             Self::TooManyProcesses { limit } => write!(f, "too many processes: the limit is {limit}"),
             Self::TooMuchOutput { limit } => write!(f, "wrote too much: the limit is {limit} bytes"),
             Self::Killed => f.write_str("killed by the caller"),
+            Self::SandboxEnded => f.write_str("ended with its sandbox"),
             Self::Lost => f.write_str("lost: someone else reaped it"),
         }
     }

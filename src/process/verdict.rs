@@ -32,6 +32,10 @@ impl Child {
         if let Some(verdict) = stats.filter(|_| !killed).and_then(|stats| self.starved(program, stats)) {
             return verdict;
         }
+        let by_kill = program.is_none_or(|status| status.signal() == Some(libc::SIGKILL));
+        if by_kill && !killed && self.running.site.as_ref().is_some_and(|site| site.is_ending()) {
+            return Verdict::SandboxEnded;
+        }
         let signaled = |status: ExitStatus| {
             status.signal().map(|signal| {
                 let core = if status.core_dumped() { Core::Dumped } else { Core::None };

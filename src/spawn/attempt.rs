@@ -1,5 +1,6 @@
 //! A launch: the sets in order, each an attempt; and the child that came of it.
 
+mod join;
 mod load;
 mod release;
 
@@ -7,9 +8,10 @@ use crate::machine::isa::INSN_SIZE;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::process;
 use std::result::Result as StdResult;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+pub(crate) use self::join::{explain_joining, join};
 use self::load::ROOM;
 use super::act::carry_out;
 use super::brief::Brief;
@@ -18,6 +20,7 @@ use super::enforcement::{Enforcement, LaunchMethod};
 use super::explain::{Death, Region, causes, explain, shows_namespaces};
 use super::parent::{Heard, Parent};
 use super::request::{Request, When};
+use super::site::Site;
 use super::source::{self, Found};
 use super::supervise::{SharedSupervisor, Supervision};
 use super::{map, verify};
@@ -27,7 +30,7 @@ use crate::machine::image;
 use crate::machine::segment::Bases;
 use crate::machine::wire::Message;
 use crate::plan::{
-    Arrival, Attach, Cell, CloseRange, Code, Plan, TailInput, Then, WindowInput, tail, window,
+    Arrival, Attach, Cell, CloseRange, Code, Entry, Plan, TailInput, Then, WindowInput, tail, window,
 };
 use crate::policy::{Init, Launch, Namespaces, Policy};
 use crate::sys::{self, CloneHow};
@@ -47,6 +50,8 @@ pub(crate) struct Compiled {
     pub(crate) plan: Plan,
     /// The image, or why there is none.
     pub(crate) image: StdResult<OwnedFd, String>,
+    /// The one for commands that join a sandbox of this plan.
+    pub(super) joining: OnceLock<Result<Box<Self>>>,
 }
 
 impl Compiled {
@@ -62,7 +67,7 @@ impl Compiled {
             (Launch::Image, Err(why)) => {
                 Err(Error::new(ErrorKind::Unsupported, Step::Image, "image").detail(why))
             }
-            (_, image) => Ok(Self { plan, image }),
+            (_, image) => Ok(Self { plan, image, joining: OnceLock::new() }),
         }
     }
 }
@@ -83,6 +88,8 @@ pub(crate) struct Running {
     pub(crate) program: i32,
     pub(crate) fence: Arc<Fence>,
     index: usize,
+    /// The living sandbox that it joined.
+    pub(crate) site: Option<Arc<Site>>,
     linked: Linked,
     supervisor: Option<SharedSupervisor>,
     /// Its thread, from the exec on where the filter needs one.
@@ -102,6 +109,21 @@ struct Linked {
     tail_cells: Vec<u32>,
     window: Code,
     window_rows: u64,
+}
+
+impl Running {
+    /// The plan that it was made by.
+    pub(super) fn compiled(&self) -> Option<&Compiled> {
+        match &self.site {
+            Some(site) => site.compiled().ok(),
+            None => self.fence.plans.get(self.index).and_then(|(_, compiled)| compiled.as_ref().ok()),
+        }
+    }
+
+    /// The namespace set of the policy that was had.
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
 }
 
 /// Tries the sets in order.
@@ -184,10 +206,10 @@ fn attempt(
         Ok(made) => made,
         Err(error) => return Err(Box::new((error, request))),
     };
-    match confine(fence, compiled, &parent, &linked, (&sources, deadline)) {
+    match confine(fence, compiled, &parent, &linked, (&sources, deadline, request.site.as_deref())) {
         // The child has copies of all that the request held; the program's ends of pipes must not stay open here.
         Ok((mut report, program)) => {
-            let (supervisor, when) = (request.supervisor.clone(), request.when);
+            let (supervisor, when, site) = (request.supervisor.clone(), request.when, request.site.clone());
             drop(request);
             report.method = match method {
                 Method::Image { .. } => LaunchMethod::Image,
@@ -196,6 +218,9 @@ fn attempt(
             let init = compiled.plan.init;
             let fence = Arc::clone(fence);
             let (supervision, cargo, told) = (None, Vec::new(), 0);
+            if site.is_some() {
+                parent.attend(program);
+            }
             let running = Running {
                 parent,
                 report,
@@ -203,6 +228,7 @@ fn attempt(
                 program,
                 fence,
                 index,
+                site,
                 linked,
                 supervisor,
                 supervision,
@@ -326,7 +352,14 @@ fn start(
     let sockets = super::parent::sockets()?;
     let caller = sys::open_pidfd(process::id().cast_signed())
         .map_err(|errno| Error::new(ErrorKind::Setup, Step::Tether, "caller").call("pidfd_open", errno))?;
-    let place = super::parent::descriptors(plan, request, sources, (&sockets.1, &brief, &caller));
+    let mut place = super::parent::descriptors(plan, request, sources, (&sockets.1, &brief, &caller));
+    let joined = match (&request.site, &plan.entry) {
+        (Some(site), Entry::Living(join)) => Some((site.door()?, site.namespaces(join)?)),
+        _ => None,
+    };
+    if let Some((door, namespaces)) = &joined {
+        super::parent::place_joined(&mut place, door, namespaces);
+    }
     let free = place.iter().map(|(_, to)| to + 1).max().unwrap_or(0).max(plan.passed_at);
     super::parent::note_descriptors(&brief, free);
     let window = window(&WindowInput { place: &place, free, close_range, then });
@@ -351,7 +384,7 @@ fn start(
         error.call(call, errno).causes_found(causes(Step::Clone, errno, &fence.host, plan.set))
     })?;
     // A copy has its own; a child that shared this memory has left it.
-    drop(memory);
+    drop((memory, joined));
     Ok((Parent::new(cloned, sockets.0, brief, group), window, rows))
 }
 
@@ -361,10 +394,12 @@ fn confine(
     compiled: &Compiled,
     parent: &Parent,
     linked: &Linked,
-    (sources, deadline): (&[Found], Instant),
+    (sources, deadline, site): (&[Found], Instant, Option<&Site>),
 ) -> Result<(Enforcement, i32)> {
     let plan = &compiled.plan;
-    if plan.ids.needs_caller() {
+    if let Some(site) = site {
+        site.admit(plan, parent)?;
+    } else if plan.ids.needs_caller() {
         map::write(&plan.ids, parent.pid(), parent.brief().map(), &fence.host).map_err(|error| {
             let causes = causes(Step::IdMap, error.raw_os_error().unwrap_or(0), &fence.host, plan.set);
             error.causes_found(causes)
@@ -379,7 +414,7 @@ fn confine(
     match parent.hear(deadline)? {
         Heard::Message(Message::Ready, program) => {
             let refused = carry_out(&plan.acts, program)?;
-            let pids = (parent.pid(), program);
+            let pids = (site.map_or(parent.pid(), Site::first), program);
             let read = verify::read_back(plan, &fence.policy, pids, parent.brief(), sources);
             let mut report = match read {
                 // What cannot be read back of a child that has ended is its end.
@@ -389,6 +424,9 @@ fn confine(
                 read => read?,
             };
             report.missing.extend(refused);
+            if let Some(site) = site {
+                site.confirm((plan, parent.brief()), (parent.pid(), program), &mut report)?;
+            }
             if let Some(group) = parent.group() {
                 report.limits = group.confirm(parent.pid(), program)?;
                 report.notes.extend(group.note(compiled.plan.group.as_ref()));

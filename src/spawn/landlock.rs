@@ -29,6 +29,16 @@ pub struct LandlockState {
     pub ports: Vec<LandlockPort>,
 }
 
+impl LandlockState {
+    /// What is handled and what each rule allows: all that decides what the program may do.
+    pub(super) fn rules(&self) -> (AccessFs, AccessNet, Scopes, Vec<&LandlockPath>, Vec<&LandlockPort>) {
+        // A path that was not there is no rule, whatever is there by now.
+        let applies = |rule: &&LandlockPath| matches!(rule.state, LandlockPathState::Applied(_));
+        let paths = self.paths.iter().filter(applies).collect();
+        (self.files, self.net, self.scopes, paths, self.ports.iter().collect())
+    }
+}
+
 /// A path of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

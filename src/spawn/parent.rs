@@ -20,7 +20,7 @@ use nix::sys::socket::{
 };
 
 use super::brief::Brief;
-use super::cgroup::Group;
+use super::cgroup::{Group, end_tree};
 use super::explain::Death;
 use super::request::Request;
 use super::signals::Blocked;
@@ -28,8 +28,8 @@ use super::source::Found;
 use super::watchdog::{close_later, reap_later, watch};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::machine::layout::{
-    ARGV, DETACHED, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_SCRATCH, FD_SCRATCH_TARGET, FD_SOCKET, FREE_FD,
-    SECRET, SECRET_HIGH, SECRET_LOW, TAIL_ENTRY,
+    ARGV, DETACHED, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_FIRST_FREE, FD_SANDBOX, FD_SCRATCH,
+    FD_SCRATCH_TARGET, FD_SOCKET, FREE_FD, SECRET, SECRET_HIGH, SECRET_LOW, TAIL_ENTRY,
 };
 use crate::machine::wire::{MESSAGE_SIZE, Message};
 use crate::plan::{BATCH, Plan};
@@ -61,6 +61,10 @@ pub(crate) struct Parent {
     reaped: Mutex<Option<Reaped>>,
     /// Whether it may go on without this process.
     detached: AtomicBool,
+    /// The program, where that has joined a living sandbox: what it started is ended, and nothing else.
+    attended: AtomicI32,
+    /// What was killed of that, for who has to be certain.
+    doomed: Mutex<Vec<OwnedFd>>,
     /// The mount namespace, where its end is not to be waited for.
     mounts: Mutex<Option<OwnedFd>>,
 }
@@ -75,8 +79,15 @@ impl Parent {
             group: group.map(Arc::new),
             reaped: Mutex::new(None),
             detached: AtomicBool::new(false),
+            attended: AtomicI32::new(0),
+            doomed: Mutex::new(Vec::new()),
             mounts: Mutex::new(None),
         }
+    }
+
+    /// From now on the child attends to this program.
+    pub(super) fn attend(&self, program: i32) {
+        self.attended.store(program, Ordering::SeqCst);
     }
 
     /// Keeps the mount namespace until the child is reaped, and a moment longer.
@@ -197,13 +208,27 @@ impl Parent {
     pub(crate) fn end(&self) -> Reaped {
         self.start_end();
         match self.ended(END_LIMIT) {
+            Ok(true) if self.doomed_live() => Reaped::Running,
             Ok(true) => self.reap(Block::No).unwrap_or(Reaped::Gone),
             Ok(false) | Err(_) => Reaped::Running,
         }
     }
 
+    /// Whether anything that was killed of what the program started has not ended within the limit.
+    fn doomed_live(&self) -> bool {
+        let mut doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
+        doomed.retain(|pidfd| !sys::poll_fd(pidfd.as_fd(), END_LIMIT).unwrap_or(true));
+        !doomed.is_empty()
+    }
+
     /// Kills everything, without waiting.
     pub(crate) fn start_end(&self) {
+        let program = self.attended.load(Ordering::SeqCst);
+        // Before its attendant, whose end would leave what the program started to the sandbox.
+        if program != 0 && !self.ended(0).unwrap_or(true) {
+            let killed = end_tree(self.pid, program);
+            self.doomed.lock().unwrap_or_else(PoisonError::into_inner).extend(killed);
+        }
         // ESRCH: it has ended already, which is what is wanted; nothing else can come of a pidfd that is ours.
         let sent = sys::send_signal(&self.pidfd, libc::SIGKILL);
         debug_assert!(matches!(sent, Ok(()) | Err(libc::ESRCH)), "a pidfd of our own child: {sent:?}");
@@ -378,6 +403,13 @@ pub(super) fn descriptors(
     let passed = request.passed.iter().map(|(fd, _)| fd).chain(&request.program_fd);
     place.extend(passed.zip(plan.passed_at..).map(|(fd, number)| (fd.as_raw_fd(), number)));
     place
+}
+
+/// A child that joins a living sandbox finds that sandbox, and those of its namespaces that it joins one by one.
+pub(super) fn place_joined(place: &mut Vec<(i32, i32)>, door: &OwnedFd, namespaces: &[OwnedFd]) {
+    place.retain(|(_, to)| *to != FD_SANDBOX);
+    place.push((door.as_raw_fd(), FD_SANDBOX));
+    place.extend(namespaces.iter().zip(FD_FIRST_FREE..).map(|(fd, to)| (fd.as_raw_fd(), to)));
 }
 
 /// Clones, with every signal blocked. A program that is PID 1 itself is tied to the thread that clones it, so that is a

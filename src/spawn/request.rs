@@ -2,7 +2,9 @@
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
+use super::site::Site;
 use super::supervise::SharedSupervisor;
 use crate::error::Object;
 use crate::plan::{Controlling, Program};
@@ -34,6 +36,8 @@ pub(crate) struct Request {
     /// Who answers what the filter notifies of.
     pub(crate) supervisor: Option<SharedSupervisor>,
     pub(crate) when: When,
+    /// The living sandbox that it joins.
+    pub(crate) site: Option<Arc<Site>>,
 }
 
 impl Request {
@@ -51,6 +55,7 @@ impl Request {
             terminal: Controlling::No,
             supervisor: None,
             when: When::Later,
+            site: None,
         }
     }
 }

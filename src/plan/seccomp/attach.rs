@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::host::Features;
 use crate::machine::layout::{LISTENER, SECRET, SECRET_HIGH, SECRET_LOW, SUPERVISED};
 use crate::machine::segment::{Address, Arg};
-use crate::policy::{Action, Filter, Init, NewPrivileges};
+use crate::policy::{Action, Filter, NewPrivileges};
 
 const SECCOMP_SET_MODE_FILTER: u64 = 1;
 const NEW_LISTENER: u64 = 1 << 3;
@@ -78,7 +78,7 @@ fn lacks(context: &Context<'_>) -> Option<&'static str> {
 /// it; what is its own first process may have lost it by a change of ids (PR_SET_DUMPABLE(2const)). An exec restores it.
 pub(crate) fn make_fetchable(context: &mut Context<'_>) {
     let wanted = context.policy.seccomp.as_ref().is_some_and(wants);
-    if wanted && context.policy.init == Init::Program && lacks(context).is_none() {
+    if wanted && !context.forks() && lacks(context).is_none() {
         context.asm.step(Step::Seccomp, "supervisor");
         let option = sym(u64_of(libc::PR_SET_DUMPABLE), "PR_SET_DUMPABLE");
         context.asm.call(Call::new(libc::SYS_prctl, "prctl").arg(option).arg(num(1)));

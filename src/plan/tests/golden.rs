@@ -25,6 +25,7 @@ use super::super::window;
 use super::super::write_ops;
 use super::cgroup;
 use super::hosts;
+use super::joining;
 use super::policies;
 use crate::host::Host;
 use crate::policy::Action;
@@ -77,6 +78,7 @@ fn all() -> Vec<(String, String)> {
     }
     list.extend(commands());
     list.extend(cgroup::goldens());
+    list.extend(joining::goldens().into_iter().map(|(name, text)| (name, without_descriptors(&text))));
     list
 }
 

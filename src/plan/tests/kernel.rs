@@ -18,7 +18,8 @@ const ORPHAN_PID: i64 = 3;
 type Answer = Result<i64, i32>;
 
 /// Calls that have no result worth a script.
-const PLAIN: [i64; 38] = [
+const PLAIN: [i64; 39] = [
+    libc::SYS_setns,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
     libc::SYS_chdir,
@@ -86,6 +87,7 @@ fn descriptors(nr: i64) -> &'static [usize] {
         | libc::SYS_landlock_add_rule
         | libc::SYS_landlock_restrict_self
         | libc::SYS_fchownat
+        | libc::SYS_setns
         | libc::SYS_unlinkat => &[0],
         libc::SYS_symlinkat => &[1],
         libc::SYS_move_mount => &[0, 2],

@@ -8,6 +8,7 @@ use super::super::Arrival;
 use super::super::CloseRange;
 use super::super::Code;
 use super::super::Controlling;
+use super::super::Entry;
 use super::super::Op;
 use super::super::Plan;
 use super::super::Program;
@@ -32,6 +33,7 @@ use crate::machine::layout::BRIEF_BASE;
 use crate::machine::layout::FD_BRIEF;
 use crate::machine::layout::FD_CALLER;
 use crate::machine::layout::FD_END;
+use crate::machine::layout::FD_FIRST_FREE;
 use crate::machine::layout::FD_SCRATCH;
 use crate::machine::layout::FD_SCRATCH_TARGET;
 use crate::machine::layout::FD_SOCKET;
@@ -267,6 +269,12 @@ fn fill(world: &mut Scripted, plan: &Plan, found: Found, (tail, free): (u64, i32
     set(FREE_FD, u64::from(free.cast_unsigned()));
     set(FD_END, TABLE_END);
     set(SUPERVISED, 1);
+    if let Entry::Living(join) = &plan.entry {
+        for at in &join.rules {
+            set(*at, INODE);
+            set(*at + 8, DEVICE);
+        }
+    }
     for (index, source) in plan.sources.iter().enumerate() {
         set(source.facts, kind(source.how, found, index));
         set(source.facts + 8, INODE);
@@ -300,6 +308,11 @@ fn descriptors(plan: &Plan, variant: Variant) -> (BTreeMap<i32, Fd>, Vec<(i32, i
         let kind = kind(source.how, variant.found, index);
         if let (Some(tree), SOURCE_DIRECTORY | SOURCE_FILE) = (source.tree, kind) {
             give(500, tree.fd);
+        }
+    }
+    if let Entry::Living(join) = &plan.entry {
+        for (_, to) in join.passed.iter().zip(FD_FIRST_FREE..) {
+            give(600, to);
         }
     }
     if !late {

@@ -1,5 +1,6 @@
 //! What has to hold wherever a run ends: before an exec, in init, after a failure. Each rule returns what it finds broken.
 
+use super::super::Entry;
 use super::super::ItemKind;
 use super::super::MapWriter;
 use super::super::Op;
@@ -17,6 +18,7 @@ use crate::machine::isa::Opcode;
 use crate::machine::isa::RETRY;
 use crate::machine::layout::BRIEF_BASE;
 use crate::machine::layout::FD_CALLER;
+use crate::machine::layout::FD_SANDBOX;
 use crate::machine::layout::FD_SCRATCH;
 use crate::machine::layout::STATUS;
 use crate::machine::layout::STATUS_VALID;
@@ -75,7 +77,9 @@ pub(super) fn at_exec(launch: &Launch<'_>, world: &Scripted) -> Vec<String> {
     let done = Done::new(world);
     privileges(launch, &done, &mut broken);
     identity(launch, &done, &mut broken);
-    if launch.plan.set.contains(Namespaces::MOUNT) {
+    if let Entry::Living(_) = launch.plan.entry {
+        joined(launch, &done, &mut broken);
+    } else if launch.plan.set.contains(Namespaces::MOUNT) {
         tree(&done, &mut broken);
         restricted(launch, world, &mut broken);
     }
@@ -145,7 +149,10 @@ fn identity(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
         let written = |event: &Event| event.nr == libc::SYS_write && event.result > 0;
         done.events.iter().skip(opened + 1).take(2).any(written).then_some(opened)
     };
-    if ids.writer == MapWriter::Child {
+    let joins = matches!(launch.plan.entry, Entry::Living(_));
+    if ids.writer == MapWriter::Child && joins {
+        // The map is there.
+    } else if ids.writer == MapWriter::Child {
         let maps = ["/proc/self/setgroups", "/proc/self/uid_map", "/proc/self/gid_map"];
         in_order(
             broken,
@@ -164,6 +171,19 @@ fn identity(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
                 ("setresuid", set(libc::SYS_setresuid)),
             ],
         );
+    }
+}
+
+/// It is in every namespace of the sandbox, and none of its calls could have mounted anything.
+fn joined(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
+    let joins = |event: &&Event| event.nr == libc::SYS_setns && event.result == 0;
+    let all = done.events.iter().filter(joins).fold(0, |all, event| all | event.args[1]);
+    if all != u64::from(launch.plan.set.bits()) {
+        broken.push(format!("joined {all:#x}, the set is {}", launch.plan.set));
+    }
+    let mounts = [libc::SYS_mount, libc::SYS_move_mount, libc::SYS_pivot_root, libc::SYS_umount2];
+    if done.events.iter().any(|event| mounts.contains(&event.nr)) {
+        broken.push("it mounts in a living sandbox".into());
     }
 }
 
@@ -244,7 +264,9 @@ pub(super) fn at_exit(launch: &Launch<'_>, world: &Scripted) -> Vec<String> {
     let done = Done::new(world);
     let cloned = need(&mut broken, "the fork of init", done.last(libc::SYS_clone, |_| true));
     let open: Vec<i32> = world.fds.keys().copied().collect();
-    if open != [FD_CALLER, FD_SCRATCH] {
+    let joins = matches!(launch.plan.entry, Entry::Living(_));
+    let wanted = if joins { vec![FD_CALLER, FD_SCRATCH, FD_SANDBOX] } else { vec![FD_CALLER, FD_SCRATCH] };
+    if open != wanted {
         broken.push(format!("init holds {open:?}"));
     }
     let dumpable = done.prctl(libc::PR_SET_DUMPABLE, 0);

@@ -12,7 +12,10 @@ pub enum ProcessRole {
     Init,
     /// The program.
     Program,
-    /// Whatever that has made.
+    /// A process of the crate's that waits for a command which joined the sandbox ([`crate::Child::command`]). It is in the
+    /// sandbox's groups, and nobody inside sees it.
+    Attendant,
+    /// Whatever the programs have made.
     Other,
 }
 

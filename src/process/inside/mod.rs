@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process;
 
 use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::Mode;
@@ -153,7 +154,9 @@ fn everybody() -> impl Iterator<Item = i32> {
 fn list(running: &Running) -> Result<Vec<(Entry, ProcessInfo)>> {
     let init = running.parent.pid();
     let membership = Membership::of(running)?;
-    let depth = Entry::open(init).and_then(|entry| entry.text("status"));
+    // Who attends to a command that joined is outside of the sandbox's pid namespace.
+    let first = running.site.as_ref().map_or(init, |site| site.first());
+    let depth = Entry::open(first).and_then(|entry| entry.text("status"));
     let depth = depth.map_or(usize::MAX, |status| info::namespace_pids(&status).len());
     let mut list = Vec::new();
     for pid in membership.candidates(init) {
@@ -165,7 +168,9 @@ fn list(running: &Running) -> Result<Vec<(Entry, ProcessInfo)>> {
         }
         info.role = match pid {
             _ if pid == running.program => ProcessRole::Program,
-            _ if pid == init => ProcessRole::Init,
+            _ if pid == init && running.site.is_none() => ProcessRole::Init,
+            // This process has no other children inside.
+            _ if info.parent == process::id() => ProcessRole::Attendant,
             _ => ProcessRole::Other,
         };
         list.push((entry, info));

@@ -52,7 +52,8 @@ impl Child {
             let mut fresh = false;
             for (entry, info) in list(&self.running)? {
                 let gone = matches!(info.state, ProcessState::Zombie | ProcessState::Other('X'));
-                if gone || info.role == ProcessRole::Init || !done.insert((info.pid, info.start)) {
+                let ours = matches!(info.role, ProcessRole::Init | ProcessRole::Attendant);
+                if gone || ours || !done.insert((info.pid, info.start)) {
                     continue;
                 }
                 fresh = true;

@@ -21,7 +21,7 @@ impl Running {
     /// # Errors
     /// `E2BIG` where the command has no room in the brief.
     pub(crate) fn load(&mut self, request: Request) -> Result<()> {
-        let Some((_, Ok(compiled))) = self.fence.plans.get(self.index) else {
+        let Some(compiled) = self.compiled() else {
             return Err(Error::new(ErrorKind::Setup, Step::Exec, "program"));
         };
         let plan = &compiled.plan;
@@ -59,7 +59,7 @@ impl Running {
 
     /// Init keeps the brief mapped, and the environment of a program is not for it.
     pub(super) fn unload(&mut self) {
-        if let (told @ 1.., Some((_, Ok(compiled)))) = (self.told, self.fence.plans.get(self.index)) {
+        if let (told @ 1.., Some(compiled)) = (self.told, self.compiled()) {
             self.parent.brief().forget(compiled.plan.tail_at, told);
             self.told = 0;
         }

@@ -29,6 +29,14 @@ impl Running {
     /// Lets the program go and waits until it runs. Then the filter holds: execve stands behind its attachment in the table,
     /// and is not reached where the kernel refuses that.
     pub(crate) fn release(&mut self) -> Result<()> {
+        let released = self.let_go();
+        match &self.site {
+            Some(site) => released.map_err(|error| site.refine(error)),
+            None => released,
+        }
+    }
+
+    fn let_go(&mut self) -> Result<()> {
         let deadline = deadline_after(self.fence.policy.setup_timeout);
         let program = self.offer()?;
         self.run(program.as_ref(), deadline)?;
@@ -44,8 +52,7 @@ impl Running {
     }
 
     fn filter(&self) -> Option<&Attach> {
-        let (_, compiled) = self.fence.plans.get(self.index)?;
-        compiled.as_ref().ok()?.plan.filter.as_ref()
+        self.compiled()?.plan.filter.as_ref()
     }
 
     /// Where the filter asks for a listener: looks whether the program's descriptors can be fetched at all, and says so in
@@ -187,7 +194,7 @@ impl Running {
     }
 
     fn exec_error(&self, death: Death) -> Error {
-        let Some((_, Ok(compiled))) = self.fence.plans.get(self.index) else {
+        let Some(compiled) = self.compiled() else {
             return Error::new(ErrorKind::Setup, Step::Exec, "program");
         };
         let error = self.linked.explain(&self.fence, compiled, &self.parent, death);

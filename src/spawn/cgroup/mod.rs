@@ -20,7 +20,7 @@ pub(crate) use control::Motion;
 pub use report::LimitState;
 pub(crate) use stats::CpuFile;
 pub use stats::{CpuStats, IoStats, MemoryStats, Pressure, ProcessStats, Stall, Stats};
-pub(crate) use stop::set_motion as stop_tree;
+pub(crate) use stop::{end_tree, set_motion as stop_tree};
 pub(crate) use tally::{Sheet, Tally};
 
 use std::os::fd::{AsRawFd, RawFd};
