@@ -112,6 +112,83 @@ mod tests {
         assert_eq!(child.wait().unwrap().verdict(), Verdict::Exited(0));
     }
 
+    /// An interactive shell that gives the terminal to each of its jobs; and one that has joined a sandbox.
+    fn interactive() -> Vec<(Child, Option<Child>)> {
+        let shell = |builder: Builder| {
+            builder.build().unwrap().command("sh").arg("-i").env("PS1", "> ").terminal(SIZE).spawn().unwrap()
+        };
+        let mut list: Vec<(Child, Option<Child>)> =
+            kinds().into_iter().map(|kind| (shell(kind), None)).collect();
+        let host = super::support::shell(&system().build().unwrap(), "sleep 1000").spawn().unwrap();
+        let joined = host.command("sh").arg("-i").env("PS1", "> ").terminal(SIZE).spawn().unwrap();
+        list.push((joined, Some(host)));
+        list
+    }
+
+    #[test]
+    fn jobs_of_a_shell_have_the_terminal_in_turn() {
+        let _watchdog = watchdog(120);
+        for (child, _host) in interactive() {
+            let mut typed = terminal(&child);
+            until(typed, "> ");
+            // A job of its own group, in front.
+            typed.write_all(b"sh -c 'echo go$((1 + 1)); exec sleep 1000'\n").unwrap();
+            until(typed, "go2");
+            let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+            let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+            assert_ne!(fields[2], fields[5], "the shell's group is not in front: {stat}");
+            typed.write_all(b"\x03").unwrap();
+            until(typed, "> ");
+            typed.write_all(b"sh -c 'echo go$((2 + 1)); exec sleep 1000'\n").unwrap();
+            until(typed, "go3");
+            typed.write_all(b"\x1a").unwrap();
+            until(typed, "> ");
+            typed.write_all(b"jobs\n").unwrap();
+            until(typed, "Stopped");
+            typed.write_all(b"kill %1; fg; exit 6\n").unwrap();
+            assert_eq!(child.wait().unwrap().verdict(), Verdict::Exited(6));
+        }
+    }
+
+    #[test]
+    fn a_new_size_is_told_to_the_group_in_front() {
+        let _watchdog = watchdog(120);
+        for (child, _host) in interactive() {
+            let mut typed = terminal(&child);
+            until(typed, "> ");
+            let job = "trap \"stty size\" WINCH; echo up$((1 + 1)); while :; do sleep 0.01; done";
+            typed.write_all(format!("sh -c '{job}'\n").as_bytes()).unwrap();
+            until(typed, "up2");
+            terminal(&child).resize(WindowSize { rows: 44, columns: 99 }).unwrap();
+            until(typed, "44 99");
+            drop(child);
+        }
+    }
+
+    #[test]
+    fn a_hang_up_reaches_the_group_in_front_too() {
+        let _watchdog = watchdog(120);
+        // A shell that is PID 1 itself has no handler for SIGHUP, and so ignores it (pid_namespaces(7)).
+        let ordinary =
+            |(child, host): &(Child, Option<Child>)| host.is_some() || child.id() != child.init_id();
+        for (mut child, _host) in interactive().into_iter().filter(ordinary) {
+            let mut typed = terminal(&child);
+            until(typed, "> ");
+            typed
+                .write_all(b"sh -c 'trap \"exit 5\" HUP; echo up$((1 + 1)); while :; do sleep 0.01; done'\n")
+                .unwrap();
+            until(typed, "up2");
+            drop(child.terminal.take());
+            // An interactive shell ends by it; how, differs from shell to shell.
+            let outcome = child.wait().unwrap();
+            let hung = matches!(
+                outcome.verdict(),
+                Verdict::Exited(_) | Verdict::Signaled { signal: libc::SIGHUP, .. }
+            );
+            assert!(hung, "{outcome:?}");
+        }
+    }
+
     #[test]
     fn closing_it_hangs_up() {
         let _watchdog = watchdog(60);
