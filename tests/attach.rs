@@ -63,6 +63,8 @@ mod tests {
                 joining(&child, "exit 3").spawn_held().unwrap_or_else(|error| panic!("{name}: {error:#}"));
             let (report, main) = (held.enforcement().clone(), child.enforcement());
             assert_eq!(report.capabilities, main.capabilities, "{name}");
+            assert_eq!(report.attempts, main.attempts, "{name}");
+            assert_eq!(report.attempts.len() == 2, name == "a weaker set than the first", "{name}");
             assert_eq!((report.host_uid, report.host_gid), (main.host_uid, main.host_gid), "{name}");
             for (own, theirs) in main.namespaces.iter().zip(&report.namespaces) {
                 // A time namespace is entered behind the first one's report where there is no init.

@@ -4,8 +4,8 @@ use std::io::Read;
 
 use ringfence::host::Features;
 use ringfence::{
-    Access, Builder, Child, Command, Host, Init, Launch, Mount, MountKind, Namespaces, ProcMount, ProcRung,
-    Sandbox, Stdio, TimeOffsets, prefer,
+    Access, Builder, Child, Command, Host, Init, Launch, Mount, MountKind, NamespaceSets, Namespaces,
+    ProcMount, ProcRung, Sandbox, Stdio, TimeOffsets, prefer,
 };
 
 use super::support::{is_root, shell, system};
@@ -78,6 +78,13 @@ fn bare() -> Builder {
     Sandbox::builder().empty().namespaces(set)
 }
 
+/// On a kernel without cgroup namespaces the policy's second set is had.
+fn weaker() -> Sandbox {
+    let without = Namespaces::STANDARD.difference(Namespaces::CGROUP);
+    let policy = system().namespaces(NamespaceSets::new([Namespaces::STANDARD, without])).policy().unwrap();
+    Sandbox::new(policy, Host::probe().with_namespace_flags(Some(u64::from(without.bits())))).unwrap()
+}
+
 /// Sandboxes of every kind that this caller can have, each with a name.
 pub(crate) fn kinds() -> Vec<(&'static str, Sandbox)> {
     let standard = Namespaces::STANDARD;
@@ -102,6 +109,7 @@ pub(crate) fn kinds() -> Vec<(&'static str, Sandbox)> {
     }
     let mut built: Vec<(&str, Sandbox)> =
         list.iter().map(|(name, builder)| (*name, builder.clone().build().unwrap())).collect();
+    built.push(("a weaker set than the first", weaker()));
     built.push(("one by one", one_by_one(&system())));
     built.push(("one by one, with a time namespace", one_by_one(&system().time_offsets(offsets))));
     built
