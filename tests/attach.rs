@@ -104,7 +104,7 @@ mod tests {
         let error = child.command("/no/such").spawn().map(drop).unwrap_err();
         assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Exec, Some(libc::ENOENT)), "{error}");
         // What has joined is joined by joining the same sandbox.
-        let first = joining(&child, "sleep 1000").spawn().unwrap();
+        let first = joining(&child, "exec sleep 1000").spawn().unwrap();
         assert_eq!(ends(&first.command("true").spawn().unwrap()), Verdict::Exited(0));
         assert!(child.try_wait().unwrap().is_none());
     }
@@ -169,7 +169,7 @@ mod tests {
         let _watchdog = watchdog(120);
         for (name, sandbox) in kinds() {
             let (mut child, _) = living(&sandbox);
-            let [one, other] = [(); 2].map(|()| joining(&child, "sleep 1000").spawn().unwrap());
+            let [one, other] = [(); 2].map(|()| joining(&child, "exec sleep 1000").spawn().unwrap());
             // The program ends by itself; then by a kill.
             drop(child.stdin.take());
             assert_eq!(ends(&child), Verdict::Exited(0), "{name}");
@@ -179,7 +179,7 @@ mod tests {
                 assert_eq!(verdict, Verdict::SandboxEnded, "{name}");
             }
             let (child, _) = living(&sandbox);
-            let attached = joining(&child, "sleep 1000").spawn().unwrap();
+            let attached = joining(&child, "exec sleep 1000").spawn().unwrap();
             child.kill().unwrap();
             assert_eq!(ends(&attached), Verdict::SandboxEnded, "{name}");
             let error = child.command("true").spawn().map(drop).unwrap_err();

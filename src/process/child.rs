@@ -103,7 +103,7 @@ impl Child {
     /// ```
     ///
     /// What is killed is the program and what descends from it. A process that it had left to the sandbox's init (daemon(3))
-    /// ends with the sandbox. Who waits for the command is a process outside the sandbox's pid namespace, in its groups.
+    /// ends with the sandbox; without a pid namespace it may outlive that, as whatever runs inside. Who waits for the command is a process outside the sandbox's pid namespace, in its groups.
     /// Namespaces are joined at once by setns(2) on a pidfd (since Linux 5.8), else one by one. A sandbox that is frozen or
     /// has ended is an error, and so is one whose caller can execute no image (a copy would bring the caller's memory along).
     /// A [`crate::Held`] child cannot be joined: it still has what the set-up needs within reach of whoever would.
