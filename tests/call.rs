@@ -272,8 +272,10 @@ mod tests {
         // The clock of a thread has its id in it, as libc remembers that.
         let known = value(call(&plain(), |_| {
             let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
-            // SAFETY: the thread is this one.
-            let named = unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) };
+            // SAFETY: the call takes no arguments.
+            let own = unsafe { libc::pthread_self() };
+            // SAFETY: the thread is this one, and `clock` lives across the call.
+            let named = unsafe { libc::pthread_getcpuclockid(own, &raw mut clock) };
             // SAFETY: `time` lives across the call.
             let read = unsafe { libc::clock_gettime(clock, &raw mut time) };
             (named, read) == (0, 0)
