@@ -11,6 +11,7 @@ mod wire;
 pub(in crate::spawn) use refusal::ScopeRefused;
 
 use std::fs;
+use std::io::{Error as IoError, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -166,12 +167,12 @@ fn start(place: &ScopePlace, deadline: Instant) -> StdResult<Scope, ScopeRefused
     let path =
         Asked::new(&mut bus, &unit, what, until).wait().map_err(|why| refused("StartTransientUnit", why))?;
     let group = path.join(KEEPER);
-    let failed = |call, error: &std::io::Error| {
+    let failed = |call, error: &IoError| {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         refused("keeper", Why::File(files::Refused::new(&group, call, errno).text()))
     };
     match fs::create_dir(&group) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(failed("mkdir", &error));
         }
         Ok(()) | Err(_) => {}
