@@ -77,6 +77,7 @@ mod tests {
         match how {
             "killed" => raise(Signal::SIGKILL).unwrap(),
             "unwatched" => {
+                assert!(eventually(60, || !wards().is_empty()));
                 wards().iter().for_each(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL).unwrap());
                 assert!(eventually(30, || wards().is_empty()));
                 raise(Signal::SIGKILL).unwrap();
@@ -139,8 +140,9 @@ mod tests {
                 for _ in 0..3 {
                     assert_eq!(child.freeze().unwrap(), by);
                     child.freeze().unwrap();
+                    // It has its name a moment after it is there.
+                    assert!(eventually(60, || wards().len() == 1), "{freezer}: {:?}", wards());
                     let watching = wards();
-                    assert_eq!(watching.len(), 1, "{freezer}");
                     // It holds nothing of its caller's but what it is for.
                     for fd in fs::read_dir(format!("/proc/{}/fd", watching[0])).unwrap() {
                         let target = fs::read_link(fd.unwrap().path()).unwrap();

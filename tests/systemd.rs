@@ -35,7 +35,7 @@ mod tests {
         BOMB, GROW, MIB, TOUCH, all_roots, group, line, python, stands_still, state, ticking,
     };
     use super::support::{
-        again, alone, eventually, is_root, role, said, shell, skipped, system, test_name, watchdog,
+        again, alone, children, eventually, is_root, role, said, shell, skipped, system, test_name, watchdog,
     };
 
     /// The groups around the caller, none of which it may divide.
@@ -257,13 +257,13 @@ mod tests {
         let name = test_name(&here);
         let sandbox = || build(&system().processes(20), &host);
         let Some(role) = role() else {
-            for role in ["ends", "is killed"] {
+            for role in ["ends", "is killed", "freezes"] {
                 let scope = scope_of(&name, role);
                 assert!(eventually(30, || !scope.exists()), "{role}: {scope:?}");
                 assert!(eventually(30, || show(&unit(&scope), "LoadState") == "not-found"), "{role}");
             }
-            // A frozen sandbox sees its caller's end with the sweep of the next launch beside it.
-            let frozen = scope_of(&name, "freezes");
+            // One that is frozen and that nobody watches over is swept by the next launch beside it.
+            let frozen = scope_of(&name, "unwatched");
             thread::sleep(Duration::from_millis(500));
             assert!(frozen.exists());
             let next = scope_of(&name, "ends");
@@ -284,6 +284,14 @@ mod tests {
             "ends" => {}
             "freezes" => {
                 child.freeze().unwrap();
+                raise(Signal::SIGKILL).unwrap();
+            }
+            "unwatched" => {
+                child.freeze().unwrap();
+                let comm = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                let ward = || children().into_iter().find(|pid| comm(*pid).trim() == "ringfence-ward");
+                assert!(eventually(60, || ward().is_some()));
+                kill(Pid::from_raw(ward().unwrap()), Signal::SIGKILL).unwrap();
                 raise(Signal::SIGKILL).unwrap();
             }
             _ => raise(Signal::SIGKILL).unwrap(),

@@ -46,7 +46,7 @@ mod tests {
     }
 
     fn short() -> Builder {
-        system().setup_timeout(Duration::from_secs(8))
+        system().setup_timeout(Duration::from_secs(16))
     }
 
     /// A required limit is refused with this, a preferred one comes down to the last rung and says so too; no process is left.
@@ -132,7 +132,8 @@ mod tests {
     /// A caller whose manager is the toy at the address in its role: it holds a sandbox in a scope, and ends.
     fn caller(role: &str) {
         let (how, address) = role.split_once(' ').unwrap();
-        let sandbox = build(&short().own_cgroup(()), address);
+        let builder = system().setup_timeout(Duration::from_secs(60)).own_cgroup(());
+        let sandbox = build(&builder, address);
         let child = sandbox.command("sleep").arg("1000").spawn().unwrap();
         let text = fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
         let path = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap();

@@ -220,10 +220,10 @@ fn a_required_limit_is_left_to_a_scope_where_the_callers_own_group_cannot_hold_i
     let both = |memory, cpus| Builder::default().memory(memory).cpus(cpus);
     let (memory, cpus) = (Wanted::from(64 << 20), Wanted::from(CpuSet::from([0])));
     // All is in the group of the caller's own: a scope would be asked for only if the kernel refused that.
-    let own = group_plan(&both(memory.clone(), cpus.clone()), &host(Host::ideal().cgroups().clone()));
+    let own = group_plan(&both(memory, cpus.clone()), &host(Host::ideal().cgroups().clone()));
     assert!(own.unified.is_some() && own.scope.is_some());
     // One that is required is not: both go to the scope, as all processes are in one group.
-    let scope = group_plan(&both(memory.clone(), cpus.clone()), &host(without("cpuset")));
+    let scope = group_plan(&both(memory, cpus.clone()), &host(without("cpuset")));
     assert_eq!(scope.unified, None);
     assert_eq!(scope.scope.as_ref().expect("a scope").enable, ["cpuset", "memory"]);
     assert!(deed(&scope, LimitRung::CgroupV2).is_err_and(|why| why.contains("cannot hold cpus=0")));

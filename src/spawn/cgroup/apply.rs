@@ -22,15 +22,18 @@ use crate::plan::{
 use crate::policy::{DeviceRule, GroupLimit, Need, OwnGroup};
 use crate::sys;
 
+/// Controllers that could not be enabled, and what refused each.
+type Missing = Vec<(&'static str, Refused)>;
+
 /// Groups that are being made. A group that is not handed over is removed.
 struct Maker<'p> {
     plan: &'p GroupPlan,
     deadline: Instant,
     group: Group,
     /// Why there is no group of version 2 in one of the caller's own, or which controllers it does not have.
-    unified: StdResult<Vec<(&'static str, Refused)>, String>,
+    unified: StdResult<Missing, String>,
     /// The same for one in a scope, once one was asked for.
-    scope: Option<StdResult<Vec<(&'static str, Refused)>, ScopeFailed>>,
+    scope: Option<StdResult<Missing, ScopeFailed>>,
     /// The group was exchanged for one in a scope while limits were being written.
     exchanged: Exchanged,
 }
@@ -108,11 +111,11 @@ impl Maker<'_> {
     /// A group in the scope of this process, where there is none of version 2 yet.
     fn enter_scope(&mut self) -> StdResult<(), ScopeFailed> {
         let made = self.group_in_scope();
-        self.scope = Some(made.as_ref().map(Clone::clone).map_err(Clone::clone));
+        self.scope = Some(made.clone());
         made.map(drop)
     }
 
-    fn group_in_scope(&mut self) -> StdResult<Vec<(&'static str, Refused)>, ScopeFailed> {
+    fn group_in_scope(&mut self) -> StdResult<Missing, ScopeFailed> {
         let place = self.plan.scope.as_ref().ok_or(ScopeFailed::Unplanned)?;
         let scope = systemd::scope(place, self.deadline).map_err(ScopeFailed::Manager)?;
         let all = || enable_each(&scope.path().join("cgroup.subtree_control"), &place.enable, &Ok(()));
@@ -253,7 +256,7 @@ impl Maker<'_> {
     }
 }
 
-fn missing(list: Option<&Vec<(&'static str, Refused)>>, controller: &str) -> Option<Refused> {
+fn missing(list: Option<&Missing>, controller: &str) -> Option<Refused> {
     list.into_iter().flatten().find(|(name, _)| *name == controller).map(|(_, refused)| refused.clone())
 }
 
@@ -261,8 +264,8 @@ fn missing(list: Option<&Vec<(&'static str, Refused)>>, controller: &str) -> Opt
 fn fresh_in(
     parent: &Path,
     name: &str,
-    enable: impl FnOnce() -> Vec<(&'static str, Refused)>,
-) -> StdResult<(Dir, Vec<(&'static str, Refused)>), Refused> {
+    enable: impl FnOnce() -> Missing,
+) -> StdResult<(Dir, Missing), Refused> {
     let dir = Dir::make(parent, name)?;
     let missing = enable();
     match takes_processes(&dir) {
@@ -358,7 +361,7 @@ fn device_program(dir: &Dir, rules: &[DeviceRule]) -> StdResult<Option<String>, 
 }
 
 /// Enables what is needed in the parent, one by one, so that each refusal has its file; what could not be.
-fn enable(place: &UnifiedPlace, own: OwnGroup) -> Vec<(&'static str, Refused)> {
+fn enable(place: &UnifiedPlace, own: OwnGroup) -> Missing {
     if place.enable.is_empty() {
         return Vec::new();
     }
@@ -369,11 +372,7 @@ fn enable(place: &UnifiedPlace, own: OwnGroup) -> Vec<(&'static str, Refused)> {
     enable_each(&place.parent.join("cgroup.subtree_control"), &place.enable, &free)
 }
 
-fn enable_each(
-    file: &Path,
-    names: &[&'static str],
-    free: &StdResult<(), Refused>,
-) -> Vec<(&'static str, Refused)> {
+fn enable_each(file: &Path, names: &[&'static str], free: &StdResult<(), Refused>) -> Missing {
     let enable = |name: &&'static str| {
         let written = free.clone().and_then(|()| files::write(file, &format!("+{name}")));
         written.err().map(|refused| (*name, refused))

@@ -76,9 +76,11 @@ pub(crate) struct Group {
 impl Group {
     /// Makes the groups and writes the limits.
     pub(super) fn make(plan: &GroupPlan, deadline: Instant) -> Result<Self> {
-        for place in
-            plan.unified.iter().map(|place| &place.parent).chain(plan.legacy.iter().map(|p| &p.parent))
-        {
+        // What a freezer of version 1 holds dies in no hierarchy before it is thawed: so that one comes first.
+        let freezes = |place: &&LegacyPlace| place.controllers.iter().any(|name| name == "freezer");
+        let first = plan.legacy.iter().filter(freezes).map(|place| &place.parent);
+        let unified = plan.unified.iter().map(|place| &place.parent);
+        for place in first.chain(unified).chain(plan.legacy.iter().map(|place| &place.parent)) {
             sweep::sweep(place);
         }
         remove::again();

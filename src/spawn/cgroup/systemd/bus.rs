@@ -1,11 +1,13 @@
 //! One conversation with a manager of systemd over its bus. Every wait has an end; nothing is started, nobody is asked for a
 //! password, and no thread is made.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Error as IoError, Read, Write};
+use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process;
 use std::result::Result as StdResult;
+use std::str;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -51,7 +53,7 @@ impl Bus {
                 return Err(Why::Malformed);
             }
             let mut byte = [0];
-            if !self.read(&mut byte, self.deadline)?.is_some_and(|length| length == 1) {
+            if self.read(&mut byte, self.deadline)?.is_none() {
                 return Err(Why::NoAnswer);
             }
             line.push(byte[0]);
@@ -91,7 +93,7 @@ impl Bus {
                 && self.heard.len() >= length
             {
                 let rest = self.heard.split_off(length);
-                let message = std::mem::replace(&mut self.heard, rest);
+                let message = mem::replace(&mut self.heard, rest);
                 return wire::parse(&message).map(Some).map_err(|_| Why::Malformed);
             }
             let mut buffer = [0; 4096];
@@ -110,9 +112,9 @@ impl Bus {
             match self.stream.read(buffer) {
                 Ok(0) => return Err(Why::Closed),
                 Ok(length) => return Ok(Some(length)),
-                Err(error) => match error.kind() {
-                    ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut => {}
-                    ErrorKind::ConnectionReset => return Err(Why::Closed),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR | libc::EAGAIN) => {}
+                    Some(libc::ECONNRESET) => return Err(Why::Closed),
                     _ => return Err(socket_error("read", &error)),
                 },
             }
@@ -126,9 +128,9 @@ impl Bus {
             match self.stream.write(bytes) {
                 Ok(0) => return Err(Why::Closed),
                 Ok(length) => bytes = &bytes[length..],
-                Err(error) => match error.kind() {
-                    ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut => {}
-                    ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => return Err(Why::Closed),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR | libc::EAGAIN) => {}
+                    Some(libc::EPIPE | libc::ECONNRESET) => return Err(Why::Closed),
                     _ => return Err(socket_error("write", &error)),
                 },
             }
@@ -143,7 +145,7 @@ fn left(until: Instant) -> Option<Duration> {
     (!left.is_zero()).then(|| left.max(Duration::from_millis(1)))
 }
 
-fn socket_error(call: &'static str, error: &std::io::Error) -> Why {
+fn socket_error(call: &'static str, error: &IoError) -> Why {
     Why::Socket { call, errno: error.raw_os_error().unwrap_or(libc::EIO) }
 }
 
@@ -191,7 +193,7 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
             continue;
         }
         let digits = [bytes.next()?, bytes.next()?];
-        out.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+        out.push(u8::from_str_radix(str::from_utf8(&digits).ok()?, 16).ok()?);
     }
     Some(out)
 }

@@ -11,6 +11,7 @@ mod wire;
 pub(in crate::spawn) use refusal::ScopeRefused;
 
 use std::fs;
+use std::io::{Error as IoError, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -22,7 +23,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 
 use self::bus::Bus;
-use self::refusal::{Why, is_absent};
+use self::refusal::{Why, is_absent, was_there};
 use self::wire::{Heard, OomPolicy, Target, Values};
 use super::files;
 use super::name;
@@ -36,7 +37,9 @@ use crate::spawn::parent;
 const LIMIT: Duration = Duration::from_secs(30);
 /// How often the kernel is looked at meanwhile.
 const TICK: Duration = Duration::from_millis(10);
-/// How long a manager may be away, as it is while it executes itself anew.
+/// How often a manager is asked that is away, as it is while it executes itself anew.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long one may be away that was never seen.
 const ABSENCE: Duration = Duration::from_secs(4);
 /// The group of the keeper below the scope: what holds groups holds no process (the kernel's admin-guide/cgroup-v2, "No
 /// Internal Process Constraint").
@@ -164,12 +167,12 @@ fn start(place: &ScopePlace, deadline: Instant) -> StdResult<Scope, ScopeRefused
     let path =
         Asked::new(&mut bus, &unit, what, until).wait().map_err(|why| refused("StartTransientUnit", why))?;
     let group = path.join(KEEPER);
-    let failed = |call, error: &std::io::Error| {
+    let failed = |call, error: &IoError| {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         refused("keeper", Why::File(files::Refused::new(&group, call, errno).text()))
     };
     match fs::create_dir(&group) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(failed("mkdir", &error));
         }
         Ok(()) | Err(_) => {}
@@ -200,8 +203,10 @@ struct Asked<'a> {
     sent: Vec<u32>,
     /// Who has answered.
     sender: String,
-    /// When to ask once more, and until when that makes sense.
-    again: Option<(Instant, Instant)>,
+    /// When to ask once more.
+    again: Option<Instant>,
+    /// Since when the manager is away.
+    away: Option<Instant>,
     /// What was heard last that was no end.
     last: Option<Why>,
 }
@@ -209,7 +214,7 @@ struct Asked<'a> {
 impl<'a> Asked<'a> {
     fn new(bus: &'a mut Bus, unit: &'a str, what: What<'a>, until: Instant) -> Self {
         let (oom, sent, sender) = (OomPolicy::Continue, Vec::new(), String::new());
-        Self { bus, unit, what, until, oom, sent, sender, again: None, last: None }
+        Self { bus, unit, what, until, oom, sent, sender, again: None, away: None, last: None }
     }
 
     /// Waits until the kernel shows the process where it should be. The manager's word alone is not enough, nor is it needed:
@@ -224,8 +229,9 @@ impl<'a> Asked<'a> {
             if now >= self.until {
                 return Err(self.last.take().unwrap_or(Why::NoAnswer));
             }
-            if self.again.is_some_and(|(when, _)| now >= when) {
-                self.again = self.again.map(|(_, end)| (end, end));
+            if self.again.is_some_and(|when| now >= when) {
+                // That one may get lost too.
+                self.again = Some(now + AGAIN);
                 self.ask()?;
             }
             if let Some(heard) = self.bus.hear((now + TICK).min(self.until))? {
@@ -279,14 +285,20 @@ impl<'a> Asked<'a> {
         if name.ends_with(".UnitExists") && self.sent.len() > 1 {
             return Ok(());
         }
-        let now = Instant::now();
-        let end = self.again.map_or(now + ABSENCE, |(_, end)| end);
-        if is_absent(&name) && now < end {
-            self.again = Some((now + 10 * TICK, end));
-            self.last = Some(Why::Answer { name, text });
-            return Ok(());
+        if !is_absent(&name) {
+            return Err(Why::Answer { name, text });
         }
-        Err(Why::Answer { name, text })
+        let now = Instant::now();
+        let away = *self.away.get_or_insert(now);
+        // One that was there before this call comes back; one that was never seen may not be on this bus at all.
+        if was_there(&name) {
+            self.away = Some(self.until);
+        } else if now > away + ABSENCE {
+            return Err(Why::Answer { name, text });
+        }
+        self.again = Some(now + 10 * TICK);
+        self.last = Some(Why::Answer { name, text });
+        Ok(())
     }
 
     /// The manager says that it is done.

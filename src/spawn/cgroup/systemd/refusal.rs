@@ -108,6 +108,12 @@ pub(super) fn is_absent(name: &str) -> bool {
     ["ServiceUnknown", "NameHasNoOwner", "NoReply", "Disconnected"].contains(&last)
 }
 
+/// It had the name when it was called.
+pub(super) fn was_there(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    ["NoReply", "Disconnected"].contains(&last)
+}
+
 impl ScopeRefused {
     /// In one line.
     pub(in crate::spawn) fn text(&self) -> String {
