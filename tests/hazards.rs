@@ -86,7 +86,7 @@ mod tests {
         let name = "frozen_held_child_is_an_error_within_the_time_limit";
         let Some(group) = Group::new("freezer", "freezer.state", name) else { return };
         let before = children();
-        let sandbox = system().setup_timeout(Duration::from_millis(300)).build().unwrap();
+        let sandbox = system().setup_timeout(Duration::from_secs(3)).build().unwrap();
         let held = sandbox.command("true").spawn_held().unwrap();
         let init = held.init_id();
         group.add(init);
@@ -98,7 +98,7 @@ mod tests {
             sender.send(error.to_string()).unwrap();
         });
         // A generous guard; a frozen process of v1 dies only when it is thawed.
-        let heard = receiver.recv_timeout(Duration::from_secs(20));
+        let heard = receiver.recv_timeout(Duration::from_secs(60));
         group.write("freezer.state", "THAWED");
         release.join().unwrap();
         let text = heard.unwrap_or_else(|_| panic!("release() hung until the child was thawed"));

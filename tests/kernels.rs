@@ -19,7 +19,7 @@ mod tests {
     };
 
     fn system() -> Builder {
-        Sandbox::builder().system_read_only()
+        Sandbox::builder().system_read_only().setup_timeout(Duration::from_secs(60))
     }
 
     /// What a script says in this sandbox; it has to end well.

@@ -99,9 +99,9 @@ pub(crate) fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// A sandbox with the host's programs.
+/// A sandbox with the host's programs. A loaded or emulated machine may take long to set it up.
 pub(crate) fn system() -> Builder {
-    Sandbox::builder().system_read_only()
+    Sandbox::builder().system_read_only().setup_timeout(Duration::from_secs(60))
 }
 
 /// `sh -c SCRIPT` in it.

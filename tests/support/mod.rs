@@ -16,6 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bitflags::Flags;
 use nix::unistd::{geteuid, getgid, getuid};
@@ -41,9 +42,9 @@ pub(crate) fn say(line: &str) {
     writeln!(stderr(), "{line}").expect("standard error");
 }
 
-/// A builder with the host's programs.
+/// A builder with the host's programs. A loaded or emulated machine may take long to set it up.
 pub(crate) fn sandbox() -> Builder {
-    Sandbox::builder().system_read_only()
+    Sandbox::builder().system_read_only().setup_timeout(Duration::from_secs(60))
 }
 
 /// This machine, less what a re-run is to do without.
