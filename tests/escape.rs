@@ -230,9 +230,9 @@ mod tests {
 A file in `tricks/` for each way out of a sandbox that is known. `cargo test --test escape` makes one program of them, and runs
 each behind the fence, where it has to fail, and in its control, with the defence off, where it has to work: a trick that cannot
 work shows nothing. Those of the default sandbox run again without its filter: unless the filter is all there is against
-them, they have to fail then too; and again with the set-up in a copy of the caller, as PID 1, and as uid 0. All of it happens in a throw-away host (`arena.rs`): namespaces of its own, with a
-victim, planted files, keys, sockets, segments and what careless callers leave open. The victim's state has to be as before after
-the fenced runs, and not after the controls. `-- --nocapture` prints what each run was answered.
+them, they have to fail then too; and again with the set-up in a copy of the caller, as PID 1, and as uid 0. All of it happens
+in a throw-away host (`arena.rs`): namespaces of its own, with a victim, planted files, keys, sockets, segments and what
+careless callers leave open. The victim's state has to be as before after the fenced runs, and not after the controls. `-- --nocapture` prints what each run was answered.
 
 What takes longer than a call stands in `hiding.rs` (living on after a kill, bombs) and `racing.rs` (directories that are swapped
 while they are mounted, memory that changes while it is looked at), each with a control too.
@@ -258,7 +258,7 @@ This file is written by that test (`RINGFENCE_BLESS=1`), which fails where it is
         let Some(payload) = payload() else {
             return say("SKIPPED every_trick_has_a_row_and_every_row_a_trick: there is no gcc");
         };
-        let output = Command::new(payload).arg("list").output().expect("the payload");
+        let output = Command::new(payload.path()).arg("list").output().expect("the payload");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let programs: BTreeSet<&str> = text.lines().collect();
         let all = tricks();
