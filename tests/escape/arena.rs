@@ -3,10 +3,10 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
-use std::sync::OnceLock;
 
 use nix::unistd::{getgid, getuid};
 
@@ -42,39 +42,69 @@ if [ -d /run/firejail ]; then mount -t tmpfs -o mode=755 firejail /run/firejail;
 (echo 4000 >/proc/sys/kernel/ns_last_pid) 2>/dev/null || true
 ";
 
-fn program(directory: &Path) -> Option<PathBuf> {
-    if let Some(ready) = env::var_os(READY_PAYLOAD).map(PathBuf::from).filter(|ready| ready.is_file()) {
-        return Some(ready);
+/// The payload; what it was made in for this process alone is gone with it.
+#[derive(Debug)]
+pub(crate) struct Payload {
+    path: PathBuf,
+    _made_in: Option<Scratch>,
+}
+
+impl Payload {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/escape");
-    let mut all = String::new();
-    for folder in [sources.clone(), sources.join("tricks")] {
+}
+
+/// A program that includes every source, and a name that changes with what they say.
+fn sources() -> (String, String) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/escape");
+    let (mut all, mut hasher) = (String::new(), DefaultHasher::new());
+    for folder in [directory.clone(), directory.join("tricks")] {
         let entries = fs::read_dir(folder).expect("the sources");
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
         files.sort();
-        for file in files.iter().filter(|file| file.extension().is_some_and(|end| end == "c")) {
-            all += &format!("#include \"{}\"\n", file.display());
+        let is_c = |file: &&PathBuf| file.extension().is_some_and(|end| end == "c" || end == "h");
+        for file in files.iter().filter(is_c) {
+            (file, fs::read(file).expect("a source")).hash(&mut hasher);
+            if file.extension().is_some_and(|end| end == "c") {
+                all += &format!("#include \"{}\"\n", file.display());
+            }
         }
     }
-    let to = directory.join("escape");
-    let mut compiler = Command::new("gcc");
-    compiler.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-x", "c", "-", "-o"]).arg(&to);
-    let mut child = compiler.stdin(Stdio::piped()).spawn().ok()?;
-    child.stdin.take().expect("a pipe").write_all(all.as_bytes()).expect("gcc reads");
-    let status = child.wait().expect("gcc");
-    assert!(status.success(), "gcc: {status}");
-    mode(&to, 0o755);
-    Some(to)
+    (all, format!("escape-{:016x}", hasher.finish()))
 }
 
-/// The payload, made once for each process; `None` where there is no compiler.
-pub(crate) fn payload() -> Option<&'static Path> {
-    static MADE: OnceLock<Option<(PathBuf, Scratch)>> = OnceLock::new();
-    let made = MADE.get_or_init(|| {
-        let scratch = Scratch::new();
-        Some((program(scratch.path())?, scratch))
-    });
-    made.as_ref().map(|(path, _)| path.as_path())
+fn compile(source: &str, to: &Path) -> Option<()> {
+    let mut compiler = Command::new("gcc");
+    compiler.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-x", "c", "-", "-o"]).arg(to);
+    let mut child = compiler.stdin(Stdio::piped()).spawn().ok()?;
+    child.stdin.take().expect("a pipe").write_all(source.as_bytes()).expect("gcc reads");
+    let status = child.wait().expect("gcc");
+    assert!(status.success(), "gcc: {status}");
+    mode(to, 0o755);
+    Some(())
+}
+
+/// The payload, from an earlier run where there is one; `None` where there is no compiler.
+pub(crate) fn payload() -> Option<Payload> {
+    let kept = |path| Payload { path, _made_in: None };
+    if let Some(ready) = env::var_os(READY_PAYLOAD).map(PathBuf::from).filter(|ready| ready.is_file()) {
+        return Some(kept(ready));
+    }
+    let (source, name) = sources();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
+    if path.is_file() {
+        return Some(kept(path));
+    }
+    let scratch = Scratch::new();
+    let own = scratch.at("escape");
+    compile(&source, &own)?;
+    // Another test may do the same: the last one stays, and both are alike. Another user's directory is not for us.
+    let next = path.with_extension(process::id().to_string());
+    match fs::copy(&own, &next).and_then(|_| fs::rename(&next, &path)) {
+        Ok(()) => Some(kept(path)),
+        Err(_) => Some(Payload { path: own, _made_in: Some(scratch) }),
+    }
 }
 
 /// Whether this is the arena for that test of that module. If not, runs the test again in one, and is done.
@@ -104,7 +134,7 @@ pub(crate) fn enter(module: &str, test: &str) -> bool {
     command.arg(env::current_exe().expect("current_exe"));
     let name = format!("{}::{test}", module.split_once("::").expect("a module").1);
     command.args(["--exact", name.as_str(), "--nocapture", "--test-threads=1"]);
-    command.env(INSIDE, test).env("ESC_PAYLOAD", payload).env(PLACE, scratch.path());
+    command.env(INSIDE, test).env("ESC_PAYLOAD", payload.path()).env(PLACE, scratch.path());
     command.env("ESC_SECRET", scratch.at("outside/secret"));
     command.env("ESC_TOKEN", format!("secret-{}-{:016x}", process::id(), unguessable()));
     let output = command.stdin(Stdio::null()).output().expect("unshare");

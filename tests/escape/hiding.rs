@@ -120,7 +120,8 @@ mod tests {
 
     fn bomb(builder: Builder, kind: &str) -> (Verdict, Option<(u64, u64)>, String) {
         let payload = payload().expect("a payload");
-        let builder = builder.bind(payload, "/escape", Access::ReadOnly).wall_time(Duration::from_secs(240));
+        let builder =
+            builder.bind(payload.path(), "/escape", Access::ReadOnly).wall_time(Duration::from_secs(240));
         let sandbox = builder.build().unwrap_or_else(|error| panic!("{kind}: {error:#}"));
         let outcome = sandbox.command("/escape").args(["bomb", kind]).output();
         let outcome = outcome.unwrap_or_else(|error| panic!("{kind}: {error:#}"));
