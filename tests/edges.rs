@@ -14,16 +14,25 @@ mod support;
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
+    use std::io::{BufRead, BufReader};
     use std::path::PathBuf;
     use std::process::{self, Command as Process};
+    use std::thread;
+    use std::time::Duration;
 
     use nix::sys::prctl::set_dumpable;
+    use nix::sys::ptrace;
     use nix::sys::resource::{Resource as Rlimit, getrlimit, setrlimit};
 
+    use nix::sys::wait::{WaitPidFlag, waitpid};
+    use nix::unistd::Pid;
     use ringfence::{Error, ErrorKind, Init, Launch, Outcome, Sandbox, Stdio, Step, Verdict};
 
     use super::edge::{groups_of, legacy};
-    use super::support::{again, alone, children, descriptors, eventually, is_root, role, shell, system};
+    use super::support::{
+        again, alone, children, descriptors, eventually, is_root, role, say, shell, skipped, status_field,
+        system,
+    };
 
     const LAUNCHES: [Launch; 2] = [Launch::Image, Launch::Copy];
 
@@ -87,6 +96,44 @@ mod tests {
             }
             assert!(had > 0 && refused > 0, "{had} ran, {refused} were refused");
         });
+    }
+
+    /// As under strace or a debugger: the kernel lets nobody but the tracer reap it first (ptrace(2), "Death under ptrace").
+    #[test]
+    fn a_child_that_someone_traces_is_waited_for_until_its_end_was_seen() {
+        let name = "a_child_that_someone_traces_is_waited_for_until_its_end_was_seen";
+        let body = || match role().unwrap().as_str() {
+            "alone" => {
+                let sandbox = system().init(Init::Program).build().unwrap();
+                let child = sandbox.command("sleep").arg("1000").spawn().unwrap();
+                let mut tracer = again(&format!("tests::{name}"), &child.id().to_string());
+                let mut tracer = tracer.stderr(process::Stdio::piped()).spawn().unwrap();
+                let mut said = String::new();
+                BufReader::new(tracer.stderr.take().unwrap()).read_line(&mut said).unwrap();
+                if said == "traced\n" {
+                    child.kill().unwrap();
+                    let outcome = child.wait().unwrap();
+                    assert_eq!(outcome.verdict(), Verdict::Killed);
+                    assert!(outcome.tree_usage.max_resident > 0, "it was reaped: {outcome:?}");
+                } else {
+                    skipped(name, &format!("it may not be traced: {said}"));
+                }
+                drop(child);
+                tracer.wait().unwrap();
+            }
+            pid => {
+                let pid = Pid::from_raw(pid.parse().unwrap());
+                if let Err(errno) = ptrace::seize(pid, ptrace::Options::empty()) {
+                    return say(&errno.to_string());
+                }
+                say("traced");
+                let ended = || status_field(pid, "State").is_none_or(|state| state.starts_with('Z'));
+                assert!(eventually(60, ended));
+                thread::sleep(Duration::from_millis(300));
+                waitpid(pid, Some(WaitPidFlag::__WALL)).unwrap();
+            }
+        };
+        alone(body);
     }
 
     #[test]

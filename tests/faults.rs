@@ -48,7 +48,7 @@ mod tests {
     use super::judge::{self, Told};
     use super::support::{again, eventually, is_root, role, say, skipped};
     use super::tracer::Session;
-    use super::words::{Act, AtExit, End, Fault, Point, Round, Seen, Side};
+    use super::words::{Act, End, Fault, Point, Round, Seen, Side};
 
     /// `full` for every call with every errno, `wide` for every call with some of them, others in each scenario, or a number:
     /// about so many faults in each scenario.
@@ -304,27 +304,6 @@ mod tests {
     #[test]
     fn a_failed_call_is_an_error_that_names_it_or_nothing_at_all() {
         each("a_failed_call_is_an_error_that_names_it_or_nothing_at_all", What::Failures, &SCENARIOS);
-    }
-
-    /// As under strace or a debugger, whose zombies its parent cannot reap yet.
-    #[test]
-    fn a_caller_whose_children_are_traced_to_their_end_sees_how_they_ended() {
-        let test = "a_caller_whose_children_are_traced_to_their_end_sees_how_they_ended";
-        if role().as_deref() == Some("caller") {
-            return serve();
-        }
-        for scenario in [Scenario::Default, Scenario::Bare, Scenario::Life] {
-            let mut stage = match Stage::open(test, scenario) {
-                Ok(stage) => stage,
-                Err(why) => return skipped(test, &why),
-            };
-            stage.session.at_exit = AtExit::Dawdle;
-            let (left, told) = judge::read(&stage.session.round(None).end);
-            let Told::Ran { facts, .. } = &told else { panic!("{scenario:?}: {told:?}") };
-            let Told::Ran { facts: plain, .. } = &stage.plain else { panic!("{:?}", stage.plain) };
-            let verdict = |facts: &str| facts.split("\\n").next().unwrap_or_default().to_owned();
-            assert_eq!((left.as_str(), verdict(facts)), ("", verdict(plain)), "{scenario:?}");
-        }
     }
 
     #[test]

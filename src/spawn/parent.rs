@@ -13,14 +13,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, send, sendmsg, setsockopt, socketpair,
-    sockopt,
-};
-use nix::unistd::Pid;
-
 use super::brief::Brief;
 use super::cgroup::{FrozenBy, Group, Motion, Ward, end_tree};
 use super::explain::Death;
@@ -39,6 +31,11 @@ use crate::machine::wire::{MESSAGE_SIZE, Message};
 use crate::plan::{BATCH, Plan};
 use crate::policy::Init;
 use crate::sys::{self, Block, CloneHow, Cloned, Reaped};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, send, sendmsg, setsockopt, socketpair,
+    sockopt,
+};
 
 /// What came over the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,15 +272,19 @@ impl Parent {
     /// all of them are gone (pid_namespaces(7)). A process that a cgroup v1 freezer holds dies only when it is thawed: past
     /// the limit it is left to the watchdog's thread, and `Running` is what is returned.
     pub(crate) fn end(&self) -> Reaped {
-        // Where that fails it shows as a child that has not ended, and the watchdog's thread goes on trying.
-        self.start_end().ok();
+        let mut sent = self.start_end();
         let until = Instant::now() + Duration::from_millis(u64::from(END_LIMIT.unsigned_abs()));
         loop {
-            match self.ended(END_LIMIT).and_then(|_| self.reap(Block::No)) {
+            let wait = if sent.is_ok() { END_LIMIT } else { 0 };
+            match self.ended(wait).and_then(|_| self.reap(Block::No)) {
                 Ok(Reaped::Running) | Err(_) if Instant::now() < until => sleep(LOOK),
                 Ok(_) if self.doomed_live() => return Reaped::Running,
                 Ok(seen) => return seen,
                 Err(_) => return Reaped::Running,
+            }
+            // What failed may have been for want of memory.
+            if sent.is_err() {
+                sent = self.start_end();
             }
         }
     }
@@ -306,20 +307,13 @@ impl Parent {
         let sent = match sys::send_signal(&self.pidfd, libc::SIGKILL) {
             // It has ended already, which is what is wanted.
             Ok(()) | Err(libc::ESRCH) => Ok(()),
-            // A filter around this process may know the older call only.
-            Err(errno) => self.kill_by_pid().map_err(|_| errno),
+            Err(errno) => Err(errno),
         };
         // Whatever init's end does not reach; and what is frozen is thawed, so that it can die.
         if let Some(group) = &self.group {
             group.kill();
         }
         sent
-    }
-
-    /// The number is the child's until it is reaped.
-    fn kill_by_pid(&self) -> StdResult<(), Errno> {
-        let seen = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.is_none() { kill(Pid::from_raw(self.pid), Signal::SIGKILL) } else { Ok(()) }
     }
 
     /// Reaps the child once; later calls know what was seen.

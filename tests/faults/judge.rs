@@ -81,6 +81,8 @@ pub(crate) fn acts(seen: &Seen) -> Vec<Act> {
         // std takes it for granted that nothing else can come of it.
         "clock_nanosleep" | "nanosleep" => fail(&[libc::EINTR]),
         // The kernel lets go of the descriptor whatever it says.
+        // std wants nothing else of closedir(3).
+        "close" if of_caller => vec![Act::FailDone(libc::EINTR)],
         "close" => [libc::EINTR, libc::EIO, libc::ENOSPC].map(Act::FailDone).to_vec(),
         // std's own check of a descriptor that is about to be closed.
         "fcntl" if of_caller && seen.args[1] == 1 => Vec::new(),

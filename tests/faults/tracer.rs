@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::words::{Act, AtExit, BEGIN, END, End, Fault, MARK, Point, Round, Seen, Side};
+use super::words::{Act, BEGIN, END, End, Fault, MARK, Point, Round, Seen, Side};
 
 /// So long may one round take before it counts as hung.
 const HUNG: Duration = Duration::from_secs(40);
@@ -113,7 +113,6 @@ pub(crate) struct Session {
     seen: Vec<Seen>,
     fault: Option<Fault>,
     hit: bool,
-    pub(crate) at_exit: AtExit,
 }
 
 fn options() -> Options {
@@ -148,7 +147,6 @@ impl Session {
             seen: Vec::new(),
             fault: None,
             hit: false,
-            at_exit: AtExit::default(),
         };
         let said = session.line().unwrap_or_default();
         if said != "ready" {
@@ -296,12 +294,8 @@ impl Session {
             }
             libc::PTRACE_EVENT_EXEC => {
                 let call = self.tasks.get(&pid.as_raw()).map(|task| task.call);
-                let program = call == Some(number(libc::SYS_execve)) && self.at_exit == AtExit::LetGo;
+                let program = call == Some(number(libc::SYS_execve));
                 if program { self.let_go(pid) } else { go(pid, None) }
-            }
-            libc::PTRACE_EVENT_EXIT if self.at_exit == AtExit::Dawdle => {
-                go(pid, None);
-                thread::sleep(STOPPED * 10);
             }
             libc::PTRACE_EVENT_EXIT => self.let_go(pid),
             EVENT_STOP if matches!(signal, Signal::SIGSTOP | Signal::SIGTSTP | Signal::SIGTTIN) => {

@@ -31,16 +31,6 @@ pub(crate) enum Side {
     Same,
 }
 
-/// What a tracer does at the end of a process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum AtExit {
-    /// Lets it go a moment before, so that it ends as if nobody traced it.
-    #[default]
-    LetGo,
-    /// Is told of its end first, and takes its time: until then its parent cannot reap it.
-    Dawdle,
-}
-
 /// What befalls a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
