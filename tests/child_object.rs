@@ -134,19 +134,26 @@ mod tests {
         #[unsafe(no_mangle)] pub extern \"C\" fn nothing(n: usize) -> usize { n ^ 5 }
     ";
 
+    /// A shared object of this source; `None`, and a word about it, where there is no compiler.
+    fn compile(test: &str, name: &str, text: &str) -> Option<PathBuf> {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let (source, built) = (directory.join(format!("{name}.rs")), directory.join(format!("lib{name}.so")));
+        fs::write(&source, text).unwrap();
+        let compiler = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let options = ["--edition", "2024", "-O", "--crate-name", "planted", "-o"];
+        match Command::new(compiler).args(options).arg(&built).arg(&source).status() {
+            Ok(status) if status.success() => Some(built),
+            other => {
+                say(&format!("SKIPPED {test}: rustc: {other:?}"));
+                None
+            }
+        }
+    }
+
     #[test]
     fn a_planted_allocation_panic_lock_and_indirect_call_are_seen() {
         let test = "a_planted_allocation_panic_lock_and_indirect_call_are_seen";
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let (source, built) = (directory.join("planted.rs"), directory.join("libplanted.so"));
-        fs::write(&source, PLANTED).unwrap();
-        let compiler = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-        let compiled =
-            Command::new(compiler).args(["--edition", "2024", "-O", "-o"]).arg(&built).arg(&source).status();
-        match compiled {
-            Ok(status) if status.success() => {}
-            other => return say(&format!("SKIPPED {test}: rustc: {other:?}")),
-        }
+        let Some(built) = compile(test, "planted", PLANTED) else { return };
         let Some(object) = read(test, &built) else { return };
         let found = |name: &str| {
             let entry = object.symbol(name).unwrap();
@@ -165,5 +172,38 @@ mod tests {
         );
         let harmless: BTreeSet<String> = found("nothing").into_iter().collect();
         assert_eq!(harmless, BTreeSet::new());
+    }
+
+    /// The machine's own text with a line planted where a table ends.
+    fn machine_with(line: &str) -> String {
+        let text = include_str!("../src/machine/x86_64.s");
+        assert_eq!(text.matches("\n.Lrf_fail:\n").count(), 1);
+        let text = text.replace("\n.Lrf_fail:\n", &format!("\n.Lrf_fail:\n    {line}\n"));
+        format!(
+            "#![crate_type = \"cdylib\"]
+            core::arch::global_asm!(r#\"{text}\"#, options(raw));
+            unsafe extern \"C\" {{ static ringfence_0_1_machine_begin: u8; }}
+            #[unsafe(no_mangle)] pub extern \"C\" fn keep() -> usize {{ &raw const ringfence_0_1_machine_begin as usize }}"
+        )
+    }
+
+    #[test]
+    fn a_call_planted_in_the_machine_is_seen() {
+        let test = "a_call_planted_in_the_machine_is_seen";
+        for (name, line) in
+            [("none", "nop"), ("call", "call malloc@PLT"), ("jump", "jmp rax"), ("stack", "push rax")]
+        {
+            let Some(built) = compile(test, &format!("machine-{name}"), &machine_with(line)) else { return };
+            let Some(object) = read(test, &built) else { return };
+            let begin = object
+                .symbol("ringfence_0_1_machine_begin")
+                .or_else(|| object.symbol("ringfence_0_1_machine_image"))
+                .unwrap();
+            let end = begin + machine_text().len() as u64 + 8;
+            let clone = object.symbol(CLONE).unwrap();
+            let child = object.behind(clone, "syscall").and_then(|result| object.branch(result)).unwrap();
+            let found = faults(&object, child, (begin, end));
+            assert_eq!(found.is_empty(), name == "none", "{line}: {found:?}");
+        }
     }
 }

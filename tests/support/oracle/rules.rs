@@ -351,10 +351,14 @@ impl Done<'_> {
         } else {
             // Something on the way is not the sandbox's own, or a mask has nothing to hide.
             let own = |kind: &MountKind| matches!(kind, MountKind::Tmpfs(_) | MountKind::Directory(_));
-            items().any(|(path, kind)| {
-                let above = refused.path.starts_with(&path) && path != refused.path && !own(kind);
-                above || path == refused.path && *kind == MountKind::Mask
-            })
+            // A walk without openat2 stops at the item itself; with it, behind.
+            let met = items().any(|(path, kind)| path == refused.path && !own(kind))
+                && items().filter(|(path, _)| path.starts_with(&refused.path)).count() > 1;
+            let hides = items().any(|(path, kind)| path == refused.path && *kind == MountKind::Mask);
+            let above = |(path, kind): (Vec<String>, &MountKind)| {
+                refused.path.starts_with(&path) && path != refused.path && !own(kind)
+            };
+            items().any(above) || hides || met
         };
         if !legitimate {
             broken.push(format!("{refused:?}, and no item is the reason"));
