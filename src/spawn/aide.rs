@@ -7,7 +7,7 @@ use std::process;
 use std::result::Result as StdResult;
 use std::time::Instant;
 
-use super::parent::{self, NotCloned};
+use super::clone::{self, NotCloned};
 use super::request::Strings;
 use crate::host::Status;
 use crate::machine::image;
@@ -121,7 +121,7 @@ fn make(duty: Duty, fds: &[(RawFd, i32)], deadline: Instant) -> StdResult<Aide, 
 }
 
 fn clone(flags: u64, at: (u64, u64), deadline: Instant) -> StdResult<Cloned, Failed> {
-    let by = |how| parent::clone(Init::Reaper, (how, flags), at, deadline);
+    let by = |how| clone::clone(Init::Reaper, (how, flags), at, deadline);
     let failed = |call: &'static str| {
         move |why| match why {
             NotCloned::Refused(errno) => (call, errno),

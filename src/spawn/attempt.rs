@@ -5,6 +5,7 @@ mod join;
 mod load;
 mod memory;
 mod release;
+mod said;
 
 pub(crate) use fork::{Body, FilterBy, check as check_closure, filter_words};
 
@@ -17,23 +18,25 @@ use std::time::Instant;
 
 pub(crate) use self::join::{explain_joining, join};
 use self::memory::{close_range, command_tail, linked, place, tail_and_brief};
+pub(crate) use self::said::explain_command;
 use super::act::carry_out;
 use super::brief::Brief;
 use super::cgroup::{self, Group};
+use super::clone::NotCloned;
 use super::enforcement::{Enforcement, LaunchMethod};
-use super::explain::{Death, Region, causes, explain, shows_namespaces};
-use super::parent::{Heard, NotCloned, Parent};
+use super::explain::{Death, causes, shows_namespaces};
+use super::parent::{Heard, Parent};
 use super::request::{Request, When};
 use super::site::Site;
 use super::source::{self, Found};
 use super::supervise::{SharedSupervisor, Supervision};
 use super::{map, verify};
-use crate::error::{Attempt, Error, ErrorKind, Object, Refusal, Result, Step, errno_text};
+use crate::error::{Attempt, Error, ErrorKind, Refusal, Result, Step, errno_text};
 use crate::host::Host;
 use crate::machine::image;
 use crate::machine::segment::Bases;
 use crate::machine::wire::Message;
-use crate::plan::{Arrival, Attach, CloseRange, Code, Entry, ForkInput, Plan, Then, WindowInput, window};
+use crate::plan::{Attach, CloseRange, Code, Entry, ForkInput, Plan, Then, WindowInput, window};
 use crate::policy::{Init, Launch, Namespaces, Policy};
 use crate::sys::{self, CloneHow};
 
@@ -224,7 +227,7 @@ fn attempt<'a>(
     (compiled, method): (&Compiled, &Method),
     mut request: Request<'a>,
 ) -> Tried<'a> {
-    let deadline = super::parent::deadline_after(fence.policy.setup_timeout);
+    let deadline = super::clone::deadline_after(fence.policy.setup_timeout);
     let made = prepare(fence, (compiled, method), &mut request, deadline);
     let (parent, linked, sources) = match made {
         Ok(made) => made,
@@ -274,22 +277,6 @@ fn attempt<'a>(
     }
 }
 
-/// The plans and the tails of one command, as text.
-pub(crate) fn explain_command(fence: &Fence, request: &Request<'_>) -> String {
-    let mut text = String::new();
-    for (set, compiled) in &fence.plans {
-        match compiled {
-            Ok(compiled) => {
-                let (tail, _) =
-                    command_tail(fence, &compiled.plan, request, (&request.program, Arrival::Window));
-                text.push_str(&format!("{}# the command\n{tail}", compiled.plan));
-            }
-            Err(error) => text.push_str(&format!("# namespaces {set}\n# {error}\n")),
-        }
-    }
-    text
-}
-
 /// Opens the sources, fills the brief, links the tables, clones.
 fn prepare(
     fence: &Fence,
@@ -301,13 +288,13 @@ fn prepare(
     let sources = plan.sources.iter().map(source::find).collect::<Result<Vec<_>>>()?;
     let close_range = close_range(fence);
     let (tail, cells, brief) = tail_and_brief(fence, plan, request)?;
-    super::parent::fill(&brief, plan, &sources, request);
+    super::fill::fill(&brief, plan, &sources, request);
     if request.body.is_none() && plan.filter.as_ref().and_then(Attach::secret).is_some() {
-        super::parent::draw_secret(&brief)?;
+        super::fill::draw_secret(&brief)?;
     }
     let (bases, copy) = place(compiled, method, &brief, &tail);
     let tail_rows = bases.tail + tail.segment.rows_at() as u64;
-    super::parent::enter_tail(&brief, tail_rows);
+    super::fill::enter_tail(&brief, tail_rows);
     let image_rows = bases.image + plan.code.segment.rows_at() as u64;
     let entry = image_rows + (plan.copy_entry * INSN_SIZE) as u64;
     let then = match method {
@@ -342,16 +329,16 @@ fn start(
         let error = Error::new(ErrorKind::Setup, Step::Tether, "caller").call("pidfd_open", errno);
         error.causes_found(causes(Step::Tether, errno, &fence.host, plan.set))
     })?;
-    let mut place = super::parent::descriptors(plan, request, sources, (&sockets.1, &brief, &caller));
+    let mut place = super::fill::descriptors(plan, request, sources, (&sockets.1, &brief, &caller));
     let joined = match (&request.site, &plan.entry) {
         (Some(site), Entry::Living(join)) => Some((site.door()?, site.namespaces(join)?)),
         _ => None,
     };
     if let Some((door, namespaces)) = &joined {
-        super::parent::place_joined(&mut place, door, namespaces);
+        super::fill::place_joined(&mut place, door, namespaces);
     }
     let free = place.iter().map(|(_, to)| to + 1).max().unwrap_or(0).max(plan.passed_at);
-    super::parent::note_descriptors(&brief, free);
+    super::fill::note_descriptors(&brief, free);
     let group = plan.group.as_ref().map(|plan| Group::make(plan, deadline)).transpose()?;
     let how = cgroup::clone_how(&fence.host, plan, group.as_ref());
     let namespaces = u64::from(plan.cloned().bits());
@@ -381,7 +368,7 @@ fn start(
         (Some(body), Some(report)) => {
             fork::fork(body, rows, &brief, report, deadline).map_err(|(call, errno)| refused(call, errno))
         }
-        _ => super::parent::clone(plan.init, (how, flags), (rows, at), deadline).map_err(|why| match why {
+        _ => super::clone::clone(plan.init, (how, flags), (rows, at), deadline).map_err(|why| match why {
             NotCloned::Before(error) => error,
             NotCloned::Refused(errno) => {
                 refused(if how == CloneHow::Clone { "clone" } else { "clone3" }, errno)
@@ -475,38 +462,4 @@ fn look(
         report.notes.extend(group.note(plan.group.as_ref()));
     }
     Ok(report)
-}
-
-impl Linked {
-    /// How the program is named: the object of the tail's last step.
-    fn program(&self) -> Object {
-        let last = self.tail.ops.last().and_then(|op| self.tail.objects.get(op.object));
-        last.cloned().unwrap_or_default()
-    }
-
-    fn explain(&self, fence: &Fence, compiled: &Compiled, parent: &Parent, death: Death) -> Error {
-        let regions = [
-            Region { code: &compiled.plan.code, rows_at: self.image_rows },
-            Region { code: &self.tail, rows_at: self.bases.tail + self.tail.segment.rows_at() as u64 },
-            Region { code: &self.window, rows_at: self.window_rows },
-        ];
-        let error = explain(&regions, parent.brief(), death, &fence.host, compiled.plan.set);
-        let killed = death == Death::Signaled(libc::SIGKILL);
-        match (error.step(), error.raw_os_error()) {
-            _ if killed && parent.group().is_some_and(Group::ran_out_of_memory) => error.detail(
-                "the kernel killed the child for want of memory: the limit of the tree is too small for it",
-            ),
-            // The program's own argument list goes through the image's exec first.
-            (Step::Start | Step::Exec, Some(libc::E2BIG)) => {
-                Error::new(ErrorKind::Exec, Step::Exec, self.program()).call("execve", libc::E2BIG).detail(
-                    "arguments and environment are larger than the kernel takes (execve(2), \"Limits\")",
-                )
-            }
-            (Step::Window | Step::Descriptors, Some(libc::EINVAL | libc::EBADF | libc::EMFILE)) => error
-                .detail(
-                    "RLIMIT_NOFILE of the caller may be too low for the descriptors that the set-up holds",
-                ),
-            _ => error,
-        }
-    }
 }

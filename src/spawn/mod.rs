@@ -6,8 +6,10 @@ mod aide;
 mod attempt;
 mod brief;
 mod cgroup;
+mod clone;
 mod enforcement;
 mod explain;
+mod fill;
 mod landlock;
 mod map;
 mod parent;
@@ -33,8 +35,8 @@ pub(crate) use attempt::{
     Body, Compiled, Fence, FilterBy, Running, check_closure, explain_command as explain, explain_joining,
     filter_words, join, launch,
 };
+pub(crate) use clone::deadline_after;
 pub use enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState, SupervisorState};
-pub(crate) use parent::deadline_after;
 pub(crate) use request::{Request, Strings, When};
 pub(crate) use signals::Blocked;
 pub(crate) use site::Site;

@@ -1,36 +1,24 @@
 //! The caller's end of one child: pidfd, socket, brief. Whoever drops it kills and reaps the child.
 
-use crate::host::Status;
-use std::fs;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::process;
 use std::result::Result as StdResult;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread::{Builder, sleep};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::brief::Brief;
 use super::cgroup::{FrozenBy, Group, Motion, Ward, end_tree};
 use super::explain::Death;
-use super::request::{Request, When};
-use super::signals::Blocked;
-use super::source::Found;
-use super::threads::Harmless;
-use super::watchdog::{close_later, reap_later, watch};
+use super::watchdog::{close_later, reap_later};
 use super::worker::{StatusFrom, Told};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::machine::layout::{
-    ARGV, DETACHED, ENVP, FD_BRIEF, FD_CALLER, FD_END, FD_FIRST_FREE, FD_SANDBOX, FD_SCRATCH,
-    FD_SCRATCH_TARGET, FD_SOCKET, FREE_FD, SECRET, SECRET_HIGH, SECRET_LOW, TAIL_ENTRY, WAITS,
-};
+use crate::machine::layout::DETACHED;
 use crate::machine::wire::{MESSAGE_SIZE, Message};
-use crate::plan::{BATCH, Plan};
-use crate::policy::Init;
-use crate::sys::{self, Block, CloneHow, Cloned, Reaped};
+use crate::plan::BATCH;
+use crate::sys::{self, Block, Cloned, Reaped};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, send, sendmsg, setsockopt, socketpair,
@@ -430,159 +418,4 @@ pub(super) fn sockets() -> Result<(OwnedFd, OwnedFd)> {
         .map_err(|errno| failed("socketpair", errno))?;
     setsockopt(&ours, sockopt::PassCred, &true).map_err(|errno| failed("setsockopt", errno))?;
     Ok((ours, theirs))
-}
-
-/// What the caller decides at each launch.
-pub(super) fn fill(brief: &Brief, plan: &Plan, sources: &[Found], request: &Request<'_>) {
-    let map = brief.map();
-    map.set_word(ARGV, request.argv.address());
-    map.set_word(ENVP, request.envp.address());
-    map.set_word(WAITS, u64::from(request.when == When::Later));
-    for (source, found) in plan.sources.iter().zip(sources) {
-        map.set_word(source.facts, found.kind);
-        map.set_word(source.facts + 8, found.inode);
-        map.set_word(source.facts + 16, found.device);
-        if let (Some(at), Some(path)) = (source.path_at, &found.path) {
-            map.set_bytes(at, &path[..path.len().min(4095)]);
-        }
-    }
-}
-
-/// A secret that the launch's own execve carries and the filter looks for: fresh for each launch.
-pub(super) fn draw_secret(brief: &Brief) -> Result<()> {
-    let failed = |errno| Error::new(ErrorKind::Setup, Step::Seccomp, "secret").call("getrandom", errno);
-    let secret = sys::secret().map_err(failed)?;
-    brief.map().set_word(SECRET, secret);
-    brief.map().set_word(SECRET_LOW, secret << 32);
-    brief.map().set_word(SECRET_HIGH, secret & 0xffff_ffff_0000_0000);
-    Ok(())
-}
-
-/// Init keeps the brief, so the secret goes once it has been used.
-pub(super) fn forget_secret(brief: &Brief) {
-    for at in [SECRET, SECRET_LOW, SECRET_HIGH] {
-        brief.map().set_word(at, 0);
-    }
-}
-
-pub(super) fn enter_tail(brief: &Brief, entry: u64) {
-    brief.map().set_word(TAIL_ENTRY, entry);
-}
-
-/// For hosts without `close_range`: the first free number, and one past every number that the caller's table could hold.
-/// The table may grow while this runs, so twice its size is taken.
-pub(super) fn note_descriptors(brief: &Brief, free: i32) {
-    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let size = Status::parse(&text).fd_size.unwrap_or(1 << 16);
-    brief.map().set_word(FREE_FD, u64::from(free.cast_unsigned()));
-    brief.map().set_word(FD_END, 2 * size + 1024);
-}
-
-/// Descriptors of this process and the numbers that the child finds them under.
-pub(super) fn descriptors(
-    plan: &Plan,
-    request: &Request<'_>,
-    sources: &[Found],
-    (socket, brief, caller): (&OwnedFd, &Brief, &OwnedFd),
-) -> Vec<(i32, i32)> {
-    let mut place: Vec<(i32, i32)> =
-        (0..).zip(&request.stdio).map(|(number, fd)| (fd.as_raw_fd(), number)).collect();
-    place.push((socket.as_raw_fd(), FD_SOCKET));
-    place.push((brief.map().as_fd().as_raw_fd(), FD_BRIEF));
-    // The scratch numbers are taken too, so that no call of the set-up hands them out.
-    for number in [FD_CALLER, FD_SCRATCH, FD_SCRATCH_TARGET] {
-        place.push((caller.as_raw_fd(), number));
-    }
-    for (source, found) in plan.sources.iter().zip(sources) {
-        if let (Some(plan), Some(tree)) = (source.tree, &found.tree) {
-            place.push((tree.as_raw_fd(), plan.fd));
-        }
-    }
-    let passed = request.passed.iter().map(|(fd, _)| fd).chain(&request.program_fd);
-    place.extend(passed.zip(plan.passed_at..).map(|(fd, number)| (fd.as_raw_fd(), number)));
-    place
-}
-
-/// A child that joins a living sandbox finds that sandbox, and those of its namespaces that it joins one by one.
-pub(super) fn place_joined(place: &mut Vec<(i32, i32)>, door: &OwnedFd, namespaces: &[OwnedFd]) {
-    place.retain(|(_, to)| *to != FD_SANDBOX);
-    place.push((door.as_raw_fd(), FD_SANDBOX));
-    place.extend(namespaces.iter().zip(FD_FIRST_FREE..).map(|(fd, to)| (fd.as_raw_fd(), to)));
-}
-
-/// Why there is no child.
-#[derive(Debug)]
-pub(super) enum NotCloned {
-    /// The clone call gave this errno.
-    Refused(i32),
-    /// It was not come to.
-    Before(Error),
-}
-
-/// Clones, with every signal blocked. A program that is PID 1 itself is tied to the thread that clones it, so that is a
-/// thread that lives as long as this process.
-pub(super) fn clone(
-    init: Init,
-    (how, flags): (CloneHow, u64),
-    (entry, progress): (u64, u64),
-    deadline: Instant,
-) -> StdResult<Cloned, NotCloned> {
-    let work = move || {
-        let pidfd = Arc::new(AtomicI32::new(-1));
-        let blocked = Blocked::all().map_err(NotCloned::Before)?;
-        let watched = watch(deadline, &pidfd);
-        let cloned = sys::clone_into_table(how, flags, entry, progress, &pidfd);
-        drop(watched);
-        drop(blocked);
-        cloned.map_err(NotCloned::Refused)
-    };
-    match init {
-        Init::Reaper => work(),
-        Init::Program => on_lasting_thread(work).map_err(NotCloned::Before)?,
-    }
-}
-
-/// A time that no clock can show is as good as a day.
-pub(crate) fn deadline_after(limit: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(limit).unwrap_or_else(|| now + Duration::from_secs(24 * 60 * 60))
-}
-
-type Job = Box<dyn FnOnce() + Send>;
-/// The thread that lasts, and the process that it belongs to: a fork of the caller has to make its own.
-static LASTING: Mutex<Option<(u32, Sender<Job>)>> = Mutex::new(None);
-
-fn on_lasting_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let failed = |errno| {
-        let error =
-            Error::new(ErrorKind::Setup, Step::Clone, "the thread that clones programs that are PID 1");
-        error.call("clone", errno)
-    };
-    let (answer, wait) = channel();
-    let job: Job = Box::new(move || {
-        // The receiver waits below; if it were gone there would be nobody to tell.
-        answer.send(work()).ok();
-    });
-    let mut lasting = LASTING.lock().unwrap_or_else(PoisonError::into_inner);
-    let own = process::id();
-    if lasting.as_ref().is_none_or(|(process, _)| *process != own) {
-        let (sender, jobs) = channel::<Job>();
-        // No handler of the caller's runs on it.
-        let blocked = Blocked::all()?;
-        let serve = move || {
-            let _harmless = Harmless::here();
-            jobs.into_iter().for_each(|job| job());
-        };
-        let started = Builder::new().name("ringfence".to_owned()).spawn(serve);
-        drop(blocked);
-        started.map_err(|error| failed(error.raw_os_error().unwrap_or(libc::EAGAIN)))?;
-        *lasting = Some((own, sender));
-    }
-    // A thread that is gone, with its end of the channel, is none: the next launch makes another one.
-    let sent = lasting.as_ref().is_some_and(|(_, jobs)| jobs.send(job).is_ok());
-    if !sent {
-        *lasting = None;
-    }
-    drop(lasting);
-    wait.recv().map_err(|_| failed(libc::ESRCH))
 }

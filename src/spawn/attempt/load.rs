@@ -40,7 +40,7 @@ impl Running {
         map.set_word(ARGV, argv);
         map.set_word(ENVP, envp);
         let rows = self.linked.bases.tail + tail.segment.rows_at() as u64;
-        super::super::parent::enter_tail(self.parent.brief(), rows);
+        super::super::fill::enter_tail(self.parent.brief(), rows);
         self.linked.tail = tail;
         self.linked.tail_cells = cells.iter().map(|cell| cell.address.offset).collect();
         self.supervisor = request.supervisor;

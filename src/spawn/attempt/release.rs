@@ -6,9 +6,11 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::super::clone::deadline_after;
 use super::super::enforcement::{FilterState, SupervisorState};
 use super::super::explain::Death;
-use super::super::parent::{Heard, deadline_after, forget_secret};
+use super::super::fill::forget_secret;
+use super::super::parent::Heard;
 use super::super::supervise::{Seen, Start, Supervision, is_listener};
 use super::{FilterBy, Running, What, filter_words};
 use crate::error::{Error, ErrorKind, Result, Step, errno_text};
