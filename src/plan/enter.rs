@@ -48,8 +48,9 @@ pub(crate) fn enter(policy: &Policy, host: &Host, set: Namespaces) -> Result<Pla
     process::signals(context);
     // Only what is forked is inside, confined as the program will be. Who waits for it stays outside and is out of reach.
     init::split(context)?;
-    ready(context);
     let filter = seccomp::lower(context)?;
+    seccomp::attach_to_waiting(context, filter.as_ref());
+    ready(context);
     context.entry = Entry::Living(plan);
     Ok(finish(context, ids, copy_entry, filter))
 }

@@ -195,11 +195,14 @@ pub(in super::super) fn bind(context: &mut Context<'_>, from: Cell, bound: &Boun
     open_at(context, at);
     let target = context.target;
     move_to(context, &tree.word(), &target.word());
+    // It is attached: a descriptor that cannot be closed is no reason to leave it as it is.
+    let escape = context.asm.enter_required();
     context.close(target);
     context.close(tree);
     if !before_attached(context) {
         classic::restrict(context, bound, at);
     }
+    context.asm.leave_required(escape);
 }
 
 /// Restricts a tree before it is attached, where the kernel can.
