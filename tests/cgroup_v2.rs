@@ -74,8 +74,8 @@ mod tests {
         let builder = system()
             .memory(64 * MIB + 1)
             .memory_high(48 * MIB)
-            .memory_low(2 * MIB)
-            .memory_min(MIB)
+            .memory_low(prefer(2 * MIB))
+            .memory_min(prefer(MIB))
             .oom_group(())
             .processes(30)
             .cpu(CpuQuota::percent(50))
@@ -85,13 +85,18 @@ mod tests {
             .mems(CpuSet::from([0]));
         let held = builder.build().unwrap().command("true").spawn_held().unwrap();
         let late = !group(&cgroups, held.id(), "").join("cpu.max.burst").try_exists().unwrap();
+        let above = group(&cgroups, held.id(), "").parent().unwrap().join("memory.min");
+        let bounded = fs::read_to_string(above).is_ok_and(|text| text.trim() != "max");
         for state in &held.enforcement().limits {
             // Since Linux 5.14.
             if late && state.limit.kind() == LimitKind::CpuBurst {
                 assert_eq!(state.strength, Strength::None, "{state}");
                 continue;
             }
-            assert_eq!((state.strength, state.rung), (Strength::Hard, Some(LimitRung::CgroupV2)), "{state}");
+            // No group is protected beyond what those above it are given.
+            let protects = [LimitKind::MemoryLow, LimitKind::MemoryMin].contains(&state.limit.kind());
+            let strength = if protects && bounded { Strength::Approximate } else { Strength::Hard };
+            assert_eq!((state.strength, state.rung), (strength, Some(LimitRung::CgroupV2)), "{state}");
         }
         assert_eq!(group(&cgroups, held.id(), ""), group(&cgroups, held.init_id(), ""));
         for (file, value) in [

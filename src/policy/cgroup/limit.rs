@@ -136,7 +136,8 @@ pub enum GroupLimit {
     MemoryHigh(u64),
     /// Memory, bytes, that is reclaimed only if nothing unprotected is left.
     MemoryLow(u64),
-    /// Memory, bytes, that is never reclaimed.
+    /// Memory, bytes, that is never reclaimed. Of this and of [`GroupLimit::MemoryLow`] every group above gives no more than it
+    /// has itself: where one has less, it is not hard, and the report names its file.
     MemoryMin(u64),
     /// Swap space, bytes, beside the memory.
     Swap(u64),

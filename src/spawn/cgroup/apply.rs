@@ -9,7 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::dir::Dir;
+use super::failed::{Failed, ScopeFailed};
 use super::files::{self, Refused};
+use super::protection::less_than_written;
 use super::remove;
 use super::report::LimitState;
 use super::systemd::{self, ScopeRefused};
@@ -171,13 +173,23 @@ impl Maker<'_> {
                 state.reasons.push(format!("{}: {}", rung.rung, rung.caveat.unwrap_or("approximate")));
                 continue;
             }
-            match self.carry_out(rung.rung, deed, plan) {
-                Ok(by) => {
+            let done = self.carry_out(rung.rung, deed, plan);
+            let less = done.is_ok().then(|| self.protects_less(plan)).flatten();
+            match (done, less) {
+                (Ok(by), Some(why)) => {
+                    state.reasons.push(format!("{}: {why}", rung.rung));
+                    if !needs_hard(plan.need) {
+                        let strength = Strength::Approximate;
+                        (state.strength, state.rung, state.by) = (strength, Some(rung.rung), by);
+                        return Ok(state);
+                    }
+                }
+                (Ok(by), None) => {
                     (state.strength, state.rung, state.by) = (rung.strength, Some(rung.rung), by);
                     state.reasons.extend(rung.caveat.map(str::to_owned));
                     return Ok(state);
                 }
-                Err(failed) => {
+                (Err(failed), _) => {
                     state.reasons.push(format!("{}: {}", rung.rung, failed.text()));
                     first = first.or_else(|| failed.call());
                 }
@@ -192,6 +204,10 @@ impl Maker<'_> {
             None => error,
         };
         Err(error.detail(state.reasons.join("; ")))
+    }
+
+    fn protects_less(&self, plan: &LimitPlan) -> Option<String> {
+        less_than_written(self.group.unified.as_ref()?.path(), &plan.limit)
     }
 
     fn carry_out(
@@ -273,65 +289,6 @@ fn fresh_in(
         Err(refused) => {
             remove::remove(dir.path());
             Err(refused)
-        }
-    }
-}
-
-/// Why a rung did not hold.
-enum Failed {
-    Refused(Refused),
-    Scope(ScopeFailed),
-    Other(String),
-}
-
-/// Why there is no group in a scope.
-#[derive(Clone)]
-enum ScopeFailed {
-    Manager(ScopeRefused),
-    Kernel(Refused),
-    Unplanned,
-}
-
-impl ScopeFailed {
-    fn text(&self) -> String {
-        match self {
-            Self::Manager(refused) => refused.text(),
-            Self::Kernel(refused) => refused.text(),
-            Self::Unplanned => "it was not planned".into(),
-        }
-    }
-
-    fn call(&self) -> Option<(&'static str, i32)> {
-        match self {
-            Self::Manager(refused) => Some(refused.call()),
-            Self::Kernel(refused) => Some((refused.call, refused.errno)),
-            Self::Unplanned => None,
-        }
-    }
-
-    fn error(&self) -> Error {
-        match self {
-            Self::Manager(refused) => refused.error(),
-            Self::Kernel(refused) => refused.error(),
-            Self::Unplanned => Error::new(ErrorKind::Setup, Step::Cgroup, "scope").detail(self.text()),
-        }
-    }
-}
-
-impl Failed {
-    fn text(&self) -> String {
-        match self {
-            Self::Refused(refused) => refused.text(),
-            Self::Scope(failed) => failed.text(),
-            Self::Other(why) => why.clone(),
-        }
-    }
-
-    fn call(&self) -> Option<(&'static str, i32)> {
-        match self {
-            Self::Refused(refused) => Some((refused.call, refused.errno)),
-            Self::Scope(failed) => failed.call(),
-            Self::Other(_) => None,
         }
     }
 }

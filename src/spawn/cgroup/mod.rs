@@ -5,9 +5,11 @@
 mod apply;
 mod control;
 mod dir;
+mod failed;
 mod files;
 mod members;
 mod name;
+mod protection;
 mod remove;
 mod report;
 mod stats;
