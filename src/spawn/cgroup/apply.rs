@@ -14,7 +14,7 @@ use super::files::{self, Refused};
 use super::protection::less_than_written;
 use super::remove;
 use super::report::LimitState;
-use super::systemd::{self, ScopeRefused};
+use super::systemd;
 use super::{Group, legacy_dir, name, needs_hard};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::plan::{
