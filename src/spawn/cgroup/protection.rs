@@ -9,10 +9,12 @@ use crate::policy::GroupLimit;
 /// Why the kernel protects less than was written to a file of `dir`; `None` where it protects all of it, and for every limit
 /// that is no protection.
 pub(super) fn less_than_written(dir: &Path, limit: &GroupLimit) -> Option<String> {
-    let (name, wanted) = match limit {
-        GroupLimit::MemoryLow(bytes) => ("memory.low", *bytes),
-        GroupLimit::MemoryMin(bytes) => ("memory.min", *bytes),
-        _ => return None,
+    let (name, wanted) = if let GroupLimit::MemoryLow(bytes) = limit {
+        ("memory.low", *bytes)
+    } else if let GroupLimit::MemoryMin(bytes) = limit {
+        ("memory.min", *bytes)
+    } else {
+        return None;
     };
     for above in dir.ancestors().skip(1) {
         let file = above.join(name);
