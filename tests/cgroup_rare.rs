@@ -18,7 +18,7 @@ mod tests {
     use std::env;
     use std::fs;
     use std::path::{Path, PathBuf};
-    use std::process::Command as Process;
+    use std::process::{self, Command as Process};
 
     use ringfence::{
         DeviceNumber, GroupLimit, Host, IoMax, LimitKind, LimitRung, Stdio, Strength, Verdict, prefer,
@@ -54,7 +54,7 @@ mod tests {
         if !is_root() || controllers.iter().filter(unmounted).count() != controllers.len() {
             return skipped(name, &format!("{controllers:?} of cgroup v1 cannot be mounted for it"));
         }
-        let place = env::temp_dir().join(format!("ringfence-rare-{}", std::process::id()));
+        let place = env::temp_dir().join(format!("ringfence-rare-{}", process::id()));
         fs::create_dir_all(&place).unwrap();
         let inner = again(name, place.to_str().unwrap());
         let mut outer = Process::new("unshare");
@@ -118,7 +118,7 @@ mod tests {
             let groups: Vec<PathBuf> =
                 ["net_cls", "net_prio"].iter().map(|name| group(&cgroups, child.id(), name)).collect();
             child.kill().unwrap();
-            assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
+            assert!(groups.iter().all(|group| !group.try_exists().unwrap()), "{groups:?}");
             let error = system().net_priority("no-such-if0", 1).build().unwrap().command("true").spawn();
             let error = error.map(drop).unwrap_err();
             assert!(error.to_string().contains("net_prio.ifpriomap: write: "), "{error}");
@@ -173,7 +173,7 @@ mod tests {
         let buffered = told.reasons.iter().any(|why| why.contains("buffered writes"));
         match told.rung {
             Some(LimitRung::CgroupV1) => {
-                assert!(told.strength == Strength::Approximate && buffered, "{told}")
+                assert!(told.strength == Strength::Approximate && buffered, "{told}");
             }
             _ => assert!(told.strength == Strength::Hard && !buffered, "{told}"),
         }

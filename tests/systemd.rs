@@ -17,6 +17,7 @@ mod groups;
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
+    use std::io::{Write, stdout};
     use std::os::unix::process::ExitStatusExt;
     use std::path::{Path, PathBuf};
     use std::process::{self, Command as Process, Stdio as Streams};
@@ -170,7 +171,7 @@ mod tests {
         let mut child = python(&sandbox, GROW).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         assert_eq!(line(&mut child), "a");
         let before = child.stats().unwrap();
-        std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
+        child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
         assert_eq!(line(&mut child), "b");
         let after = child.stats().unwrap();
         assert!(after.memory.current.unwrap() > before.memory.current.unwrap() + 40 * MIB, "{after:?}");
@@ -181,7 +182,7 @@ mod tests {
         assert_eq!(fs::read_to_string(group.join("pids.max")).unwrap().trim(), "7");
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().verdict(), Verdict::Killed);
-        assert!(!group.exists());
+        assert!(!group.try_exists().unwrap());
         let child = ticking(&sandbox);
         assert_eq!(child.freeze().unwrap(), FrozenBy::CgroupV2);
         assert!(stands_still(&child));
@@ -230,7 +231,7 @@ mod tests {
             let other = spawn();
             assert_ne!(&self::places(&host, other.id()).1, scope);
             children.iter().for_each(|child| child.kill().unwrap());
-            assert!(eventually(20, || !scope.exists()), "{scope:?}");
+            assert!(eventually(20, || !scope.try_exists().unwrap()), "{scope:?}");
             other.kill().unwrap();
         });
     }
@@ -259,16 +260,16 @@ mod tests {
         let Some(role) = role() else {
             for role in ["ends", "is killed", "freezes"] {
                 let scope = scope_of(&name, role);
-                assert!(eventually(30, || !scope.exists()), "{role}: {scope:?}");
+                assert!(eventually(30, || !scope.try_exists().unwrap()), "{role}: {scope:?}");
                 assert!(eventually(30, || show(&unit(&scope), "LoadState") == "not-found"), "{role}");
             }
             // One that is frozen and that nobody watches over is swept by the next launch beside it.
             let frozen = scope_of(&name, "unwatched");
             thread::sleep(Duration::from_millis(500));
-            assert!(frozen.exists());
+            assert!(frozen.try_exists().unwrap());
             let next = scope_of(&name, "ends");
             assert_eq!(next.parent(), frozen.parent());
-            assert!(eventually(30, || !frozen.exists()), "{frozen:?}");
+            assert!(eventually(30, || !frozen.try_exists().unwrap()), "{frozen:?}");
             return;
         };
         // A frozen one would hold this process's output.
@@ -279,7 +280,7 @@ mod tests {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        println!("SCOPE {}", places(&host, child.id()).1.display());
+        writeln!(stdout(), "SCOPE {}", places(&host, child.id()).1.display()).unwrap();
         match role.as_str() {
             "ends" => {}
             "freezes" => {
@@ -308,8 +309,8 @@ mod tests {
             let (_, scope) = places(&host, child.id());
             systemctl(&["stop", &unit(&scope)]);
             let verdict = child.wait().unwrap().verdict();
-            assert!(matches!(verdict, Verdict::Signaled { .. } | Verdict::Lost { .. }), "{verdict:?}");
-            assert!(eventually(30, || !scope.exists()));
+            assert!(matches!(verdict, Verdict::Signaled { .. } | Verdict::Lost), "{verdict:?}");
+            assert!(eventually(30, || !scope.try_exists().unwrap()));
             let child = sandbox.command("sleep").arg("1000").spawn().unwrap();
             assert_ne!(places(&host, child.id()).1, scope);
         });
@@ -323,7 +324,7 @@ mod tests {
         let name = test_name(&here);
         if role().is_some() {
             let child = build(&system().processes(20), &host).command("sleep").arg("1000").spawn().unwrap();
-            println!("SCOPE {}", places(&host, child.id()).1.display());
+            writeln!(stdout(), "SCOPE {}", places(&host, child.id()).1.display()).unwrap();
             return;
         }
         // Started one after the other, so that some meet a manager that is not there.
