@@ -27,12 +27,17 @@ mod tests {
     use super::groups::{MIB, group, line, python, state};
     use super::support::{again, eventually, is_root, role, said, skipped, system, test_name, watchdog};
 
-    /// The number of the hierarchy that a controller is in; 0 is none, or version 2. `None`: the kernel has it not.
-    fn hierarchy(controller: &str) -> Option<u32> {
+    /// The number of the hierarchy that a controller is in (0 is none, or version 2) and how many groups that has, with those
+    /// that were removed and are not free yet. `None`: the kernel has no such controller.
+    fn hierarchy(controller: &str) -> Option<(u32, u32)> {
         let text = fs::read_to_string("/proc/cgroups").ok()?;
         let line = text.lines().find(|line| line.split('\t').next() == Some(controller))?;
         let fields: Vec<&str> = line.split('\t').collect();
-        (fields.get(3) == Some(&"1")).then(|| fields[1].parse().ok())?
+        (fields.get(3) == Some(&"1")).then(|| Some((fields[1].parse().ok()?, fields[2].parse().ok()?)))?
+    }
+
+    fn is_mounted(controller: &str) -> Option<bool> {
+        hierarchy(controller).map(|(number, _)| number != 0)
     }
 
     /// In a mount namespace of its own, with these controllers of version 1 mounted.
@@ -48,9 +53,14 @@ mod tests {
                 assert!(mount.unwrap().success(), "{controller}");
             }
             body();
+            // The kernel keeps a hierarchy for good that is unmounted while one of its groups is not free yet.
+            for controller in controllers {
+                let groups = || hierarchy(controller).map(|(_, groups)| groups);
+                assert!(eventually(60, || groups() == Some(1)), "{controller}: {:?} groups", groups());
+            }
             return;
         }
-        let unmounted = |controller: &&&str| hierarchy(controller) == Some(0);
+        let unmounted = |controller: &&&str| is_mounted(controller) == Some(false);
         if !is_root() || controllers.iter().filter(unmounted).count() != controllers.len() {
             return skipped(name, &format!("{controllers:?} of cgroup v1 cannot be mounted for it"));
         }
@@ -74,7 +84,7 @@ mod tests {
         assert!(output.status.success(), "{text}");
         fs::remove_dir_all(&place).unwrap();
         for controller in controllers {
-            assert!(eventually(60, || hierarchy(controller) == Some(0)), "{controller} stays mounted");
+            assert!(eventually(60, || is_mounted(controller) == Some(false)), "{controller} stays mounted");
         }
     }
 
