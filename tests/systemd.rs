@@ -21,6 +21,7 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::path::{Path, PathBuf};
     use std::process::{self, Command as Process, Stdio as Streams};
+    use std::sync::{PoisonError, RwLock};
     use std::thread;
     use std::time::Duration;
 
@@ -65,11 +66,17 @@ mod tests {
         }
     }
 
+    /// Whoever launches sweeps what nobody watches over: the test of that is alone with its own.
+    static LAUNCHES: RwLock<()> = RwLock::new(());
+
     macro_rules! host {
-        () => {{
+        () => {
+            host!(read)
+        };
+        ($access:ident) => {{
             let here = || ();
             match host(&test_name(&here)) {
-                Some(host) => host,
+                Some(host) => (host, LAUNCHES.$access().unwrap_or_else(PoisonError::into_inner)),
                 None => return,
             }
         }};
@@ -109,7 +116,7 @@ mod tests {
     #[test]
     fn limits_hold_in_a_scope_before_the_program_runs() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         let quota = CpuQuota::percent(50);
         let builder = system().memory(64 * MIB).memory_high(48 * MIB).processes(30).cpu(quota).oom_group(());
         let sandbox = build(&builder, &host);
@@ -147,7 +154,7 @@ mod tests {
     #[test]
     fn a_bomb_in_a_scope_gets_its_verdict() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         let sandbox = build(&system().memory(64 * MIB).swap(prefer(0)).processes(20), &host);
         // More than once: the manager takes an empty scope away, and what was counted is read before.
         for _ in 0..5 {
@@ -166,7 +173,7 @@ mod tests {
     #[test]
     fn a_sandbox_in_a_scope_is_counted_frozen_changed_and_killed() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         let sandbox = build(&system().memory(100 * MIB).processes(20), &host);
         let mut child = python(&sandbox, GROW).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         assert_eq!(line(&mut child), "a");
@@ -199,7 +206,7 @@ mod tests {
     #[test]
     fn one_scope_has_all_sandboxes_of_a_process_and_a_keeper() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         alone(|| {
             let sandbox = build(&system().processes(20), &host);
             let spawn = || sandbox.command("sleep").arg("1000").spawn().unwrap();
@@ -250,39 +257,16 @@ mod tests {
         scope.into()
     }
 
-    #[test]
-    fn nothing_is_left_of_a_caller_however_it_ends() {
-        let _watchdog = watchdog(600);
-        let host = host!();
-        let here = || ();
-        let name = test_name(&here);
-        let sandbox = || build(&system().processes(20), &host);
-        let Some(role) = role() else {
-            for role in ["ends", "is killed", "freezes"] {
-                let scope = scope_of(&name, role);
-                assert!(eventually(30, || !scope.try_exists().unwrap()), "{role}: {scope:?}");
-                assert!(eventually(30, || show(&unit(&scope), "LoadState") == "not-found"), "{role}");
-            }
-            // One that is frozen and that nobody watches over is swept by the next launch beside it.
-            let frozen = scope_of(&name, "unwatched");
-            thread::sleep(Duration::from_millis(500));
-            assert!(frozen.try_exists().unwrap());
-            let next = scope_of(&name, "ends");
-            assert_eq!(next.parent(), frozen.parent());
-            assert!(eventually(30, || !frozen.try_exists().unwrap()), "{frozen:?}");
-            return;
-        };
+    /// It holds a sandbox in a scope, and ends as its role says.
+    fn caller(host: &Host, role: &str) {
+        let sandbox = build(&system().processes(20), host);
+        let mut command = sandbox.command("sleep");
         // A frozen one would hold this process's output.
-        let child = sandbox()
-            .command("sleep")
-            .arg("1000")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        writeln!(stdout(), "SCOPE {}", places(&host, child.id()).1.display()).unwrap();
-        match role.as_str() {
+        let child = command.arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        writeln!(stdout(), "SCOPE {}", places(host, child.id()).1.display()).unwrap();
+        match role {
             "ends" => {}
+            "is killed" => raise(Signal::SIGKILL).unwrap(),
             "freezes" => {
                 child.freeze().unwrap();
                 raise(Signal::SIGKILL).unwrap();
@@ -295,14 +279,47 @@ mod tests {
                 kill(Pid::from_raw(ward().unwrap()), Signal::SIGKILL).unwrap();
                 raise(Signal::SIGKILL).unwrap();
             }
-            _ => raise(Signal::SIGKILL).unwrap(),
+            other => panic!("{other}"),
         }
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_caller_however_it_ends() {
+        let _watchdog = watchdog(600);
+        let (host, _launches) = host!();
+        let here = || ();
+        let name = test_name(&here);
+        if let Some(role) = role() {
+            return caller(&host, &role);
+        }
+        for role in ["ends", "is killed", "freezes"] {
+            let scope = scope_of(&name, role);
+            assert!(eventually(30, || !scope.try_exists().unwrap()), "{role}: {scope:?}");
+            assert!(eventually(30, || show(&unit(&scope), "LoadState") == "not-found"), "{role}");
+        }
+    }
+
+    #[test]
+    fn a_frozen_scope_that_nobody_watches_over_is_swept_by_the_next_launch_beside_it() {
+        let _watchdog = watchdog(600);
+        let (host, _launches) = host!(write);
+        let here = || ();
+        let name = test_name(&here);
+        if let Some(role) = role() {
+            return caller(&host, &role);
+        }
+        let frozen = scope_of(&name, "unwatched");
+        thread::sleep(Duration::from_millis(500));
+        assert!(frozen.try_exists().unwrap(), "{frozen:?}");
+        let next = scope_of(&name, "ends");
+        assert_eq!(next.parent(), frozen.parent());
+        assert!(eventually(30, || !frozen.try_exists().unwrap()), "{frozen:?}");
     }
 
     #[test]
     fn who_stops_the_unit_ends_what_is_in_it() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         alone(|| {
             let sandbox = build(&system().processes(20), &host);
             let child = sandbox.command("sleep").arg("1000").spawn().unwrap();
@@ -319,7 +336,7 @@ mod tests {
     #[test]
     fn a_manager_that_executes_itself_anew_makes_scopes_all_the_same() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         let here = || ();
         let name = test_name(&here);
         if role().is_some() {
@@ -343,7 +360,7 @@ mod tests {
     #[test]
     fn a_controller_that_the_manager_does_not_pass_on_is_named() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         let here = || ();
         let name = test_name(&here);
         let probe = build(&system().processes(20), &host).command("sleep").arg("1000").spawn().unwrap();
@@ -370,7 +387,7 @@ mod tests {
     #[test]
     fn a_manager_that_refuses_is_named_and_the_ladder_goes_on() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         let here = || ();
         let name = test_name(&here);
         if is_root() {
@@ -393,7 +410,7 @@ mod tests {
     #[test]
     fn what_this_machine_gives_is_used_from_the_first_rung() {
         let _watchdog = watchdog(600);
-        host!();
+        let _host = host!();
         let held = system().processes(20).build().unwrap().command("true").spawn_held().unwrap();
         let state = state(&held.enforcement().limits, LimitKind::Processes);
         assert_eq!(state.strength, Strength::Hard, "{state}");
