@@ -66,7 +66,8 @@ mod tests {
         }
     }
 
-    /// Whoever launches sweeps what nobody watches over: the test of that is alone with its own.
+    /// Held alone where others meddle, as who launches sweeps what nobody watches over, or would be meddled with, as a manager
+    /// that executes itself anew answers nobody meanwhile.
     static LAUNCHES: RwLock<()> = RwLock::new(());
 
     macro_rules! host {
@@ -106,6 +107,7 @@ mod tests {
             command.arg("--user");
         }
         let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
@@ -336,7 +338,7 @@ mod tests {
     #[test]
     fn a_manager_that_executes_itself_anew_makes_scopes_all_the_same() {
         let _watchdog = watchdog(600);
-        let (host, _launches) = host!();
+        let (host, _launches) = host!(write);
         let here = || ();
         let name = test_name(&here);
         if role().is_some() {
