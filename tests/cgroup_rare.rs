@@ -18,7 +18,7 @@ mod tests {
     use std::env;
     use std::fs;
     use std::path::{Path, PathBuf};
-    use std::process::Command as Process;
+    use std::process::{self, Command as Process};
 
     use ringfence::{
         DeviceNumber, GroupLimit, Host, IoMax, LimitKind, LimitRung, Stdio, Strength, Verdict, prefer,
@@ -27,12 +27,17 @@ mod tests {
     use super::groups::{MIB, group, line, python, state};
     use super::support::{again, eventually, is_root, role, said, skipped, system, test_name, watchdog};
 
-    /// The number of the hierarchy that a controller is in; 0 is none, or version 2. `None`: the kernel has it not.
-    fn hierarchy(controller: &str) -> Option<u32> {
+    /// The number of the hierarchy that a controller is in (0 is none, or version 2) and how many groups that has, with those
+    /// that were removed and are not free yet. `None`: the kernel has no such controller.
+    fn hierarchy(controller: &str) -> Option<(u32, u32)> {
         let text = fs::read_to_string("/proc/cgroups").ok()?;
         let line = text.lines().find(|line| line.split('\t').next() == Some(controller))?;
         let fields: Vec<&str> = line.split('\t').collect();
-        (fields.get(3) == Some(&"1")).then(|| fields[1].parse().ok())?
+        (fields.get(3) == Some(&"1")).then(|| Some((fields[1].parse().ok()?, fields[2].parse().ok()?)))?
+    }
+
+    fn is_mounted(controller: &str) -> Option<bool> {
+        hierarchy(controller).map(|(number, _)| number != 0)
     }
 
     /// In a mount namespace of its own, with these controllers of version 1 mounted.
@@ -48,13 +53,18 @@ mod tests {
                 assert!(mount.unwrap().success(), "{controller}");
             }
             body();
+            // The kernel keeps a hierarchy for good that is unmounted while one of its groups is not free yet.
+            for controller in controllers {
+                let groups = || hierarchy(controller).map(|(_, groups)| groups);
+                assert!(eventually(60, || groups() == Some(1)), "{controller}: {:?} groups", groups());
+            }
             return;
         }
-        let unmounted = |controller: &&&str| hierarchy(controller) == Some(0);
+        let unmounted = |controller: &&&str| is_mounted(controller) == Some(false);
         if !is_root() || controllers.iter().filter(unmounted).count() != controllers.len() {
             return skipped(name, &format!("{controllers:?} of cgroup v1 cannot be mounted for it"));
         }
-        let place = env::temp_dir().join(format!("ringfence-rare-{}", std::process::id()));
+        let place = env::temp_dir().join(format!("ringfence-rare-{}", process::id()));
         fs::create_dir_all(&place).unwrap();
         let inner = again(name, place.to_str().unwrap());
         let mut outer = Process::new("unshare");
@@ -74,7 +84,7 @@ mod tests {
         assert!(output.status.success(), "{text}");
         fs::remove_dir_all(&place).unwrap();
         for controller in controllers {
-            assert!(eventually(60, || hierarchy(controller) == Some(0)), "{controller} stays mounted");
+            assert!(eventually(60, || is_mounted(controller) == Some(false)), "{controller} stays mounted");
         }
     }
 
@@ -118,7 +128,7 @@ mod tests {
             let groups: Vec<PathBuf> =
                 ["net_cls", "net_prio"].iter().map(|name| group(&cgroups, child.id(), name)).collect();
             child.kill().unwrap();
-            assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
+            assert!(groups.iter().all(|group| !group.try_exists().unwrap()), "{groups:?}");
             let error = system().net_priority("no-such-if0", 1).build().unwrap().command("true").spawn();
             let error = error.map(drop).unwrap_err();
             assert!(error.to_string().contains("net_prio.ifpriomap: write: "), "{error}");
@@ -173,7 +183,7 @@ mod tests {
         let buffered = told.reasons.iter().any(|why| why.contains("buffered writes"));
         match told.rung {
             Some(LimitRung::CgroupV1) => {
-                assert!(told.strength == Strength::Approximate && buffered, "{told}")
+                assert!(told.strength == Strength::Approximate && buffered, "{told}");
             }
             _ => assert!(told.strength == Strength::Hard && !buffered, "{told}"),
         }

@@ -8,7 +8,9 @@ mod support;
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Display;
     use std::fs;
+    use std::io::{Write, stdout};
     use std::process::{Child as Caller, Stdio as Streams};
     use std::thread;
     use std::time::Duration;
@@ -33,7 +35,7 @@ mod tests {
         Sandbox::new(policy, Host::probe().with_cgroups(cgroups)).ok()
     }
 
-    fn comm(pid: impl std::fmt::Display) -> String {
+    fn comm(pid: impl Display) -> String {
         fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
     }
 
@@ -73,7 +75,7 @@ mod tests {
         let mut command = sandbox.command("sleep");
         let child = command.arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         child.freeze().unwrap();
-        println!("FROZEN {} ", child.id());
+        writeln!(stdout(), "FROZEN {} ", child.id()).unwrap();
         match how {
             "killed" => raise(Signal::SIGKILL).unwrap(),
             "unwatched" => {

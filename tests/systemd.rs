@@ -17,9 +17,11 @@ mod groups;
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
+    use std::io::{Write, stdout};
     use std::os::unix::process::ExitStatusExt;
     use std::path::{Path, PathBuf};
     use std::process::{self, Command as Process, Stdio as Streams};
+    use std::sync::{PoisonError, RwLock};
     use std::thread;
     use std::time::Duration;
 
@@ -64,11 +66,18 @@ mod tests {
         }
     }
 
+    /// Held alone where others meddle, as who launches sweeps what nobody watches over, or would be meddled with, as a manager
+    /// that executes itself anew answers nobody meanwhile.
+    static LAUNCHES: RwLock<()> = RwLock::new(());
+
     macro_rules! host {
-        () => {{
+        () => {
+            host!(read)
+        };
+        ($access:ident) => {{
             let here = || ();
             match host(&test_name(&here)) {
-                Some(host) => host,
+                Some(host) => (host, LAUNCHES.$access().unwrap_or_else(PoisonError::into_inner)),
                 None => return,
             }
         }};
@@ -98,6 +107,7 @@ mod tests {
             command.arg("--user");
         }
         let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
@@ -108,7 +118,7 @@ mod tests {
     #[test]
     fn limits_hold_in_a_scope_before_the_program_runs() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         let quota = CpuQuota::percent(50);
         let builder = system().memory(64 * MIB).memory_high(48 * MIB).processes(30).cpu(quota).oom_group(());
         let sandbox = build(&builder, &host);
@@ -146,7 +156,7 @@ mod tests {
     #[test]
     fn a_bomb_in_a_scope_gets_its_verdict() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         let sandbox = build(&system().memory(64 * MIB).swap(prefer(0)).processes(20), &host);
         // More than once: the manager takes an empty scope away, and what was counted is read before.
         for _ in 0..5 {
@@ -165,12 +175,12 @@ mod tests {
     #[test]
     fn a_sandbox_in_a_scope_is_counted_frozen_changed_and_killed() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         let sandbox = build(&system().memory(100 * MIB).processes(20), &host);
         let mut child = python(&sandbox, GROW).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         assert_eq!(line(&mut child), "a");
         let before = child.stats().unwrap();
-        std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
+        child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
         assert_eq!(line(&mut child), "b");
         let after = child.stats().unwrap();
         assert!(after.memory.current.unwrap() > before.memory.current.unwrap() + 40 * MIB, "{after:?}");
@@ -181,7 +191,7 @@ mod tests {
         assert_eq!(fs::read_to_string(group.join("pids.max")).unwrap().trim(), "7");
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().verdict(), Verdict::Killed);
-        assert!(!group.exists());
+        assert!(!group.try_exists().unwrap());
         let child = ticking(&sandbox);
         assert_eq!(child.freeze().unwrap(), FrozenBy::CgroupV2);
         assert!(stands_still(&child));
@@ -198,7 +208,7 @@ mod tests {
     #[test]
     fn one_scope_has_all_sandboxes_of_a_process_and_a_keeper() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         alone(|| {
             let sandbox = build(&system().processes(20), &host);
             let spawn = || sandbox.command("sleep").arg("1000").spawn().unwrap();
@@ -230,7 +240,7 @@ mod tests {
             let other = spawn();
             assert_ne!(&self::places(&host, other.id()).1, scope);
             children.iter().for_each(|child| child.kill().unwrap());
-            assert!(eventually(20, || !scope.exists()), "{scope:?}");
+            assert!(eventually(20, || !scope.try_exists().unwrap()), "{scope:?}");
             other.kill().unwrap();
         });
     }
@@ -249,39 +259,16 @@ mod tests {
         scope.into()
     }
 
-    #[test]
-    fn nothing_is_left_of_a_caller_however_it_ends() {
-        let _watchdog = watchdog(600);
-        let host = host!();
-        let here = || ();
-        let name = test_name(&here);
-        let sandbox = || build(&system().processes(20), &host);
-        let Some(role) = role() else {
-            for role in ["ends", "is killed", "freezes"] {
-                let scope = scope_of(&name, role);
-                assert!(eventually(30, || !scope.exists()), "{role}: {scope:?}");
-                assert!(eventually(30, || show(&unit(&scope), "LoadState") == "not-found"), "{role}");
-            }
-            // One that is frozen and that nobody watches over is swept by the next launch beside it.
-            let frozen = scope_of(&name, "unwatched");
-            thread::sleep(Duration::from_millis(500));
-            assert!(frozen.exists());
-            let next = scope_of(&name, "ends");
-            assert_eq!(next.parent(), frozen.parent());
-            assert!(eventually(30, || !frozen.exists()), "{frozen:?}");
-            return;
-        };
+    /// It holds a sandbox in a scope, and ends as its role says.
+    fn caller(host: &Host, role: &str) {
+        let sandbox = build(&system().processes(20), host);
+        let mut command = sandbox.command("sleep");
         // A frozen one would hold this process's output.
-        let child = sandbox()
-            .command("sleep")
-            .arg("1000")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        println!("SCOPE {}", places(&host, child.id()).1.display());
-        match role.as_str() {
+        let child = command.arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        writeln!(stdout(), "SCOPE {}", places(host, child.id()).1.display()).unwrap();
+        match role {
             "ends" => {}
+            "is killed" => raise(Signal::SIGKILL).unwrap(),
             "freezes" => {
                 child.freeze().unwrap();
                 raise(Signal::SIGKILL).unwrap();
@@ -294,22 +281,55 @@ mod tests {
                 kill(Pid::from_raw(ward().unwrap()), Signal::SIGKILL).unwrap();
                 raise(Signal::SIGKILL).unwrap();
             }
-            _ => raise(Signal::SIGKILL).unwrap(),
+            other => panic!("{other}"),
         }
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_caller_however_it_ends() {
+        let _watchdog = watchdog(600);
+        let (host, _launches) = host!();
+        let here = || ();
+        let name = test_name(&here);
+        if let Some(role) = role() {
+            return caller(&host, &role);
+        }
+        for role in ["ends", "is killed", "freezes"] {
+            let scope = scope_of(&name, role);
+            assert!(eventually(30, || !scope.try_exists().unwrap()), "{role}: {scope:?}");
+            assert!(eventually(30, || show(&unit(&scope), "LoadState") == "not-found"), "{role}");
+        }
+    }
+
+    #[test]
+    fn a_frozen_scope_that_nobody_watches_over_is_swept_by_the_next_launch_beside_it() {
+        let _watchdog = watchdog(600);
+        let (host, _launches) = host!(write);
+        let here = || ();
+        let name = test_name(&here);
+        if let Some(role) = role() {
+            return caller(&host, &role);
+        }
+        let frozen = scope_of(&name, "unwatched");
+        thread::sleep(Duration::from_millis(500));
+        assert!(frozen.try_exists().unwrap(), "{frozen:?}");
+        let next = scope_of(&name, "ends");
+        assert_eq!(next.parent(), frozen.parent());
+        assert!(eventually(30, || !frozen.try_exists().unwrap()), "{frozen:?}");
     }
 
     #[test]
     fn who_stops_the_unit_ends_what_is_in_it() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         alone(|| {
             let sandbox = build(&system().processes(20), &host);
             let child = sandbox.command("sleep").arg("1000").spawn().unwrap();
             let (_, scope) = places(&host, child.id());
             systemctl(&["stop", &unit(&scope)]);
             let verdict = child.wait().unwrap().verdict();
-            assert!(matches!(verdict, Verdict::Signaled { .. } | Verdict::Lost { .. }), "{verdict:?}");
-            assert!(eventually(30, || !scope.exists()));
+            assert!(matches!(verdict, Verdict::Signaled { .. } | Verdict::Lost), "{verdict:?}");
+            assert!(eventually(30, || !scope.try_exists().unwrap()));
             let child = sandbox.command("sleep").arg("1000").spawn().unwrap();
             assert_ne!(places(&host, child.id()).1, scope);
         });
@@ -318,12 +338,12 @@ mod tests {
     #[test]
     fn a_manager_that_executes_itself_anew_makes_scopes_all_the_same() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!(write);
         let here = || ();
         let name = test_name(&here);
         if role().is_some() {
             let child = build(&system().processes(20), &host).command("sleep").arg("1000").spawn().unwrap();
-            println!("SCOPE {}", places(&host, child.id()).1.display());
+            writeln!(stdout(), "SCOPE {}", places(&host, child.id()).1.display()).unwrap();
             return;
         }
         // Started one after the other, so that some meet a manager that is not there.
@@ -342,7 +362,7 @@ mod tests {
     #[test]
     fn a_controller_that_the_manager_does_not_pass_on_is_named() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         let here = || ();
         let name = test_name(&here);
         let probe = build(&system().processes(20), &host).command("sleep").arg("1000").spawn().unwrap();
@@ -369,7 +389,7 @@ mod tests {
     #[test]
     fn a_manager_that_refuses_is_named_and_the_ladder_goes_on() {
         let _watchdog = watchdog(600);
-        let host = host!();
+        let (host, _launches) = host!();
         let here = || ();
         let name = test_name(&here);
         if is_root() {
@@ -392,7 +412,7 @@ mod tests {
     #[test]
     fn what_this_machine_gives_is_used_from_the_first_rung() {
         let _watchdog = watchdog(600);
-        host!();
+        let _host = host!();
         let held = system().processes(20).build().unwrap().command("true").spawn_held().unwrap();
         let state = state(&held.enforcement().limits, LimitKind::Processes);
         assert_eq!(state.strength, Strength::Hard, "{state}");

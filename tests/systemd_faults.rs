@@ -14,6 +14,7 @@ mod toy_bus;
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::{Write, stdout};
     use std::path::{Path, PathBuf};
     use std::process::{Command as Process, Stdio};
     use std::time::Duration;
@@ -140,7 +141,7 @@ mod tests {
         assert!(Path::new(path).parent().unwrap().extension().is_some_and(|kind| kind == "scope"), "{text}");
         assert_eq!(child.freeze().unwrap(), FrozenBy::CgroupV2);
         child.thaw().unwrap();
-        println!("GROUP {path}");
+        writeln!(stdout(), "GROUP {path}").unwrap();
         let forked = Process::new("true").status().unwrap();
         assert!(forked.success());
         match how {
@@ -175,7 +176,7 @@ mod tests {
             let toy = Toy::start(manner);
             for how in ["ends", "killed"] {
                 let scope = scope_of(&name, how, &toy);
-                assert!(eventually(30, || !scope.exists()), "{manner:?} {how}: {scope:?}");
+                assert!(eventually(30, || !scope.try_exists().unwrap()), "{manner:?} {how}: {scope:?}");
             }
         }
     }

@@ -159,14 +159,21 @@ mod tests {
         if !can_hold("a_burner_with_eight_threads_runs_out_of_cpu_time_by_the_groups_count") {
             return;
         }
-        let limit = Duration::from_millis(600);
+        // Enough for the interpreter to start in, under emulation too.
+        let limit = Duration::from_secs(2);
         // Without the group's count these would not be seen: nobody waits for them.
         let hidden = "import os, signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n\
                       while True:\n try:\n  if os.fork() == 0:\n   for i in range(300000): pass\n   os._exit(0)\n except OSError: pass\n";
-        let threads = "import os\nfor i in range(7):\n if os.fork() == 0: break\nwhile True: pass";
-        for script in [hidden, threads] {
+        let processes = "import os\nfor i in range(7):\n if os.fork() == 0: break\nwhile True: pass";
+        // A checksum is made without the interpreter's lock, so that all of them burn.
+        let threads = "import _thread, os, zlib\ndata = bytes(1 << 20)\n\
+                       def burn():\n while True: zlib.crc32(data)\n\
+                       for i in range(7): _thread.start_new_thread(burn, ())\n\
+                       print(len(os.listdir('/proc/self/task')), flush=True)\nburn()";
+        for (script, said) in [(hidden, ""), (processes, ""), (threads, "8\n")] {
             let outcome = python(system().cpu_time(limit).processes(64).wall_time(GUARD), script);
             assert_eq!(outcome.verdict(), Verdict::TimedOut { clock: Clock::Cpu, limit }, "{outcome:?}");
+            assert_eq!(String::from_utf8_lossy(&outcome.stdout), said, "{script}");
             let cpu = outcome.stats.unwrap().cpu;
             assert!(cpu.user.unwrap() + cpu.system.unwrap() >= limit, "{cpu:?}");
         }

@@ -1,13 +1,16 @@
 //! A bus with a manager on it that does what a test says: refuses, lies, says nothing, or makes a scope as systemd would.
 
+use std::env::temp_dir;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{Error as IoError, ErrorKind as IoErrorKind, Read, Result as IoResult, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt};
 use ringfence::Host;
 use zbus::wire::serialized::{Context, Data};
 use zbus::wire::{Endian, to_bytes};
@@ -45,6 +48,8 @@ pub(crate) enum Manner {
 }
 
 type Header<T> = (u8, u8, u8, u8, u32, u32, Vec<(u8, T)>);
+/// Unit, mode, properties; the units that it would need are left unread.
+type Start<'a> = (&'a str, &'a str, Vec<(&'a str, OwnedVariant)>);
 
 const RETURN: u8 = 2;
 const ERROR: u8 = 3;
@@ -59,7 +64,7 @@ impl Toy {
     pub(crate) fn start(manner: Manner) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("toy-bus-{}-{number}", std::process::id()));
+        let directory = temp_dir().join(format!("toy-bus-{}-{number}", process::id()));
         fs::create_dir_all(&directory).unwrap();
         let listener = UnixListener::bind(directory.join("bus")).unwrap();
         thread::spawn(move || {
@@ -85,7 +90,7 @@ impl Drop for Toy {
 /// Below which it makes scopes: the group of version 2 that this process is in.
 pub(crate) fn slice() -> Option<PathBuf> {
     let own = Host::probe().cgroups().unified.as_ref()?.groups.first()?.directory.clone();
-    let probe = own.join(format!("toy-probe-{}", std::process::id()));
+    let probe = own.join(format!("toy-probe-{}", process::id()));
     fs::create_dir(&probe).ok()?;
     fs::remove_dir(&probe).unwrap();
     Some(own)
@@ -110,7 +115,7 @@ impl Conversation {
         self.talk().ok();
     }
 
-    fn line(&mut self) -> std::io::Result<String> {
+    fn line(&mut self) -> IoResult<String> {
         let (mut line, mut byte) = (Vec::new(), [0]);
         while !line.ends_with(b"\r\n") {
             self.stream.read_exact(&mut byte)?;
@@ -119,7 +124,7 @@ impl Conversation {
         Ok(String::from_utf8_lossy(&line).into_owned())
     }
 
-    fn talk(&mut self) -> std::io::Result<()> {
+    fn talk(&mut self) -> IoResult<()> {
         assert!(self.line()?.starts_with("\0AUTH EXTERNAL "));
         if self.manner == Manner::Unbelieving {
             self.stream.write_all(b"REJECTED EXTERNAL\r\n")?;
@@ -138,12 +143,7 @@ impl Conversation {
                 }
                 "GetConnectionUnixProcessID" => {
                     let other = u32::from(self.manner == Manner::OtherPids);
-                    let pid = (nix::sys::socket::getsockopt(
-                        &self.stream,
-                        nix::sys::socket::sockopt::PeerCredentials,
-                    ))
-                    .unwrap()
-                    .pid();
+                    let pid = getsockopt(&self.stream, sockopt::PeerCredentials).unwrap().pid();
                     let body = (pid.cast_unsigned() + other).to_le_bytes();
                     self.send(RETURN, &[(5, Variant::from(serial))], "u", &body)?;
                 }
@@ -153,7 +153,7 @@ impl Conversation {
         }
     }
 
-    fn message(&mut self) -> std::io::Result<(String, u32, Vec<u8>)> {
+    fn message(&mut self) -> IoResult<(String, u32, Vec<u8>)> {
         let mut fixed = [0; 16];
         self.stream.read_exact(&mut fixed)?;
         let word = |at: usize| u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
@@ -175,13 +175,7 @@ impl Conversation {
         Ok((member, word(8), bytes[head..].to_vec()))
     }
 
-    fn send(
-        &mut self,
-        kind: u8,
-        fields: &[(u8, Variant<'_>)],
-        signature: &str,
-        body: &[u8],
-    ) -> std::io::Result<()> {
+    fn send(&mut self, kind: u8, fields: &[(u8, Variant<'_>)], signature: &str, body: &[u8]) -> IoResult<()> {
         let mut all: Vec<(u8, Variant<'_>)> =
             fields.iter().map(|(number, value)| (*number, value.try_clone().unwrap())).collect();
         all.push((7, Variant::from(":1.1")));
@@ -197,15 +191,14 @@ impl Conversation {
         Ok(())
     }
 
-    fn error(&mut self, serial: u32, name: &str, told: &str) -> std::io::Result<()> {
+    fn error(&mut self, serial: u32, name: &str, told: &str) -> IoResult<()> {
         self.send(ERROR, &[(4, Variant::from(name)), (5, Variant::from(serial))], "s", &text(told))
     }
 
-    fn start(&mut self, serial: u32, body: &[u8]) -> std::io::Result<()> {
+    fn start(&mut self, serial: u32, body: &[u8]) -> IoResult<()> {
         self.calls += 1;
         let data = Data::new(body, Context::new(Endian::Little, 0));
-        let ((unit, mode, properties), _): ((&str, &str, Vec<(&str, OwnedVariant)>), _) =
-            data.deserialize().unwrap();
+        let ((unit, mode, properties), _): (Start<'_>, _) = data.deserialize().unwrap();
         assert_eq!(mode, "fail");
         let find = |name: &str| properties.iter().find(|(other, _)| *other == name).map(|(_, value)| value);
         let Some(Variant::Array(pids)) = find("PIDs").map(|value| &**value) else { panic!("no pid") };
@@ -214,7 +207,7 @@ impl Conversation {
         let says_oom = find("OOMPolicy").is_some();
         match self.manner {
             Manner::MuteManager => return Ok(()),
-            Manner::Closes => return Err(std::io::ErrorKind::Other.into()),
+            Manner::Closes => return Err(IoError::from(IoErrorKind::ConnectionAborted)),
             Manner::Refuses(name) => return self.error(serial, name, "no"),
             Manner::TooOld if says_oom => {
                 let name = "org.freedesktop.DBus.Error.PropertyReadOnly";
@@ -223,7 +216,15 @@ impl Conversation {
             Manner::Anew if self.calls == 1 => {
                 return self.error(serial, "org.freedesktop.DBus.Error.NoReply", "it has gone");
             }
-            _ => {}
+            Manner::TooOld
+            | Manner::Anew
+            | Manner::JobFails
+            | Manner::Lies
+            | Manner::LosesMessages
+            | Manner::Willing => {}
+            Manner::MuteBus | Manner::Unbelieving | Manner::OtherPids | Manner::Garbled => {
+                panic!("{:?} lets nobody call", self.manner)
+            }
         }
         if !matches!(self.manner, Manner::JobFails | Manner::Lies) {
             make(unit, pid);

@@ -100,6 +100,20 @@ take() {
     done
 }
 
+# A program without what only a debugger reads.
+take_stripped() {
+    take "$1"
+    strip --strip-debug "$root$1"
+    chmod 755 "$root$1"
+}
+
+# NAME PATH of each test program in what `cargo test --no-run` said.
+built_programs() {
+    sed -n 's/^ *Executable \(unittests \)\{0,1\}\([^ ]*\) (\(.*\))$/\2 \3/p' "$1" |
+        sed -E "s|^src/lib\.rs|lib|; s|^tests/([^ ]*)\.rs|\1|; s| ([^/])| $PWD/\1|" |
+        grep -v '^[^ ]*/'
+}
+
 # The skeleton, with the programs of this distribution, on a merged /usr.
 make_root() {
     local name file files
