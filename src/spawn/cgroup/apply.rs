@@ -336,17 +336,21 @@ impl Failed {
     }
 }
 
-/// Writes each step to the first of its files that exists. What was written, for the report.
+/// Writes each step to those of its files that exist. What was written, for the report.
 fn steps_in(dir: &Dir, steps: &[Vec<Write>]) -> StdResult<String, Refused> {
     let mut told = Vec::new();
     for step in steps {
         let there = |write: &&Write| dir.path().join(&write.file).try_exists().unwrap_or(false);
-        let Some(write) = step.iter().find(there).or_else(|| step.first()) else { continue };
-        let file = dir.path().join(&write.file);
-        files::write_and_compare(&file, &write.text, &write.shows)?;
-        let seen =
-            files::read(&file).map_or_else(|_| write.text.clone(), |seen| seen.trim().replace('\n', ", "));
-        told.push(format!("{} = {seen}", file.display()));
+        let some = step.iter().filter(there);
+        // The refusal of one that is not there names it.
+        let none = step.first().filter(|_| some.clone().next().is_none());
+        for write in some.chain(none) {
+            let file = dir.path().join(&write.file);
+            files::write_and_compare(&file, &write.text, &write.shows)?;
+            let seen = files::read(&file)
+                .map_or_else(|_| write.text.clone(), |seen| seen.trim().replace('\n', ", "));
+            told.push(format!("{} = {seen}", file.display()));
+        }
     }
     told.dedup();
     Ok(told.join(", "))
