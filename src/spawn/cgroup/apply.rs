@@ -173,9 +173,10 @@ impl Maker<'_> {
             }
             match self.carry_out(rung.rung, deed, plan) {
                 Ok(by) => {
-                    (state.strength, state.rung, state.by) = (rung.strength, Some(rung.rung), by);
-                    state.reasons.extend(rung.caveat.map(str::to_owned));
-                    return Ok(state);
+                    state.held((rung.rung, rung.strength), by, rung.caveat);
+                    if !needs_hard(plan.need) || state.strength == Strength::Hard {
+                        return Ok(state);
+                    }
                 }
                 Err(failed) => {
                     state.reasons.push(format!("{}: {}", rung.rung, failed.text()));
@@ -456,8 +457,7 @@ pub(super) fn change(group: &Group, limit: &GroupLimit, states: &[LimitState]) -
         };
         match tried {
             Ok(by) => {
-                (state.strength, state.rung, state.by) = (strength, Some(rung), by);
-                state.reasons.extend(caveat.map(str::to_owned));
+                state.held((rung, strength), by, caveat);
                 return Ok(state);
             }
             Err(failed) => {
