@@ -17,8 +17,10 @@ mod groups;
 mod tests {
     use std::env;
     use std::fs;
+    use std::os::unix::fs::OpenOptionsExt;
     use std::path::{Path, PathBuf};
     use std::process::{self, Command as Process};
+    use std::time::Instant;
 
     use ringfence::{
         DeviceNumber, GroupLimit, Host, IoMax, LimitKind, LimitRung, Stdio, Strength, Verdict, prefer,
@@ -135,19 +137,64 @@ mod tests {
         });
     }
 
-    /// The disks that are real: a request to them is a request to hardware, or what stands for it.
-    fn disks() -> Vec<DeviceNumber> {
-        let virtual_ones = ["loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd"];
+    /// A disk and its file: a real one first, or a loop device that has a file.
+    fn disk() -> Option<(DeviceNumber, PathBuf)> {
+        let virtual_ones = ["ram", "zram", "dm-", "md", "sr", "fd", "nbd"];
         let mut found = Vec::new();
         for entry in fs::read_dir("/sys/block").into_iter().flatten().filter_map(Result::ok) {
             let name = entry.file_name().to_string_lossy().into_owned();
             let text = fs::read_to_string(entry.path().join("dev")).unwrap_or_default();
             let Some((major, minor)) = text.trim().split_once(':') else { continue };
-            if !virtual_ones.iter().any(|prefix| name.starts_with(prefix)) {
-                found.push(DeviceNumber { major: major.parse().unwrap(), minor: minor.parse().unwrap() });
+            let is_loop = name.starts_with("loop");
+            let is_none = is_loop && !entry.path().join("loop/backing_file").try_exists().unwrap();
+            if !is_none && !virtual_ones.iter().any(|prefix| name.starts_with(prefix)) {
+                let number = DeviceNumber { major: major.parse().unwrap(), minor: minor.parse().unwrap() };
+                found.push((is_loop, number, Path::new("/dev").join(name)));
             }
         }
-        found
+        found.sort();
+        found.into_iter().next().map(|(_, number, file)| (number, file))
+    }
+
+    /// Reads 4 MiB past the page cache from its standard input.
+    const READ: &str = "import os, mmap
+b = mmap.mmap(-1, 1 << 16)
+n = sum(os.preadv(0, [b], i << 16) for i in range(64))
+print(n)";
+
+    #[test]
+    fn a_reader_of_a_disk_is_held_to_its_speed() {
+        let _watchdog = watchdog(120);
+        let here = || ();
+        let name = test_name(&here);
+        let Some((disk, file)) = disk() else { return skipped(&name, "no disk in /sys/block") };
+        let open = || fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&file);
+        if let Err(error) = open() {
+            return skipped(&name, &format!("{}: {error}", file.display()));
+        }
+        let run = |max: IoMax| {
+            let sandbox = system().io_max(disk, prefer(max)).build().unwrap();
+            let begun = Instant::now();
+            let child = python(&sandbox, READ).stdin(open().unwrap()).stdout(Stdio::piped()).spawn().unwrap();
+            let told = state(&child.limits(), LimitKind::IoMax);
+            let outcome = child.wait_with_output().unwrap();
+            (told, outcome, begun.elapsed())
+        };
+        let slow = IoMax { read_bytes: Some(MIB), ..IoMax::default() };
+        let (told, outcome, elapsed) = run(slow);
+        if told.rung.is_none() {
+            return skipped(&name, &format!("no controller for disks here: {told}"));
+        }
+        assert_eq!(told.strength, Strength::Hard, "{told}");
+        assert_eq!(said(&outcome).trim(), "4194304");
+        let stats = outcome.stats.expect("there is a group").io;
+        let read = stats.read_bytes.expect("it counts");
+        assert!(read >= 4 * MIB, "{stats:?}");
+        // A load makes it slower still: never faster. One second is for what the kernel lets through before it counts.
+        let most = MIB.saturating_mul(u64::try_from(elapsed.as_millis()).unwrap() + 1000) / 1000;
+        assert!(read <= most, "{read} bytes in {elapsed:?}");
+        let (_, outcome, _) = run(IoMax { read_bytes: Some(1 << 40), ..IoMax::default() });
+        assert_eq!(said(&outcome).trim(), "4194304");
     }
 
     #[test]
@@ -155,7 +202,7 @@ mod tests {
         let _watchdog = watchdog(120);
         let here = || ();
         let name = test_name(&here);
-        let Some(disk) = disks().first().copied() else { return skipped(&name, "no disk in /sys/block") };
+        let Some((disk, _)) = disk() else { return skipped(&name, "no disk in /sys/block") };
         let max = IoMax { read_bytes: Some(64 * MIB), read_operations: Some(5000), ..IoMax::default() };
         let held = system().io_max(disk, prefer(max)).build().unwrap().command("true").spawn_held().unwrap();
         let told = state(&held.enforcement().limits, LimitKind::IoMax);
@@ -190,20 +237,63 @@ mod tests {
         // A device that is none is refused by name.
         let none = DeviceNumber { major: 4095, minor: 77 };
         let error = system().io_max(none, IoMax { read_bytes: Some(MIB), ..IoMax::default() });
-        let error = error.build().unwrap().command("true").spawn().map(drop).unwrap_err();
-        assert!(error.to_string().contains("write: ENODEV"), "{error}");
+        let error = error.build().unwrap().command("true").spawn().map(drop).unwrap_err().to_string();
+        let file = if told.rung == Some(LimitRung::CgroupV2) {
+            "/io.max: "
+        } else {
+            "/blkio.throttle.read_bps_device: "
+        };
+        assert!(error.contains(file) && error.contains("write: ENODEV"), "{error}");
+    }
+
+    /// The scheduler of each device, and where io.cost is on for one.
+    fn is_weight_heeded() -> bool {
+        let texts = |directory: &str, file: &str| {
+            let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+            entries.filter_map(|entry| fs::read_to_string(entry.path().join(file)).ok()).collect::<String>()
+        };
+        texts("/sys/block", "queue/scheduler").contains("[bfq]")
+            || texts("/sys/fs", "io.cost.qos").contains("enable=1")
+            || texts("/sys/fs/cgroup", "io.cost.qos").contains("enable=1")
     }
 
     #[test]
-    fn a_share_of_disks_is_in_a_file_or_its_lack_is_told() {
+    fn a_share_of_disks_is_in_each_file_and_its_lack_is_told() {
         let _watchdog = watchdog(120);
+        let here = || ();
         let held = system().io_weight(prefer(500)).build().unwrap().command("true").spawn_held().unwrap();
         let told = state(&held.enforcement().limits, LimitKind::IoWeight);
-        match told.strength {
-            Strength::Hard => assert!(told.by.as_ref().unwrap().contains("weight = "), "{told}"),
-            Strength::Approximate => panic!("there is none like it: {told}"),
-            Strength::None => assert!(told.reasons.len() >= 3 && told.rung.is_none(), "{told}"),
+        let required = system().io_weight(500).build().unwrap().command("true").spawn_held().map(drop);
+        assert_eq!(required.is_ok(), told.strength == Strength::Hard, "{required:?} {told}");
+        if told.strength == Strength::None {
+            assert!(told.reasons.len() >= 3 && told.rung.is_none(), "{told}");
+            return skipped(&test_name(&here), &format!("no file of a weight: {told}"));
         }
+        let legacy = told.rung == Some(LimitRung::CgroupV1);
+        let place = group(Host::probe().cgroups(), held.id(), if legacy { "blkio" } else { "" });
+        let by = told.by.as_ref().unwrap();
+        let mut there = 0;
+        for name in ["io.weight", "io.bfq.weight", "blkio.weight", "blkio.bfq.weight"] {
+            let file = place.join(name);
+            let Ok(text) = fs::read_to_string(&file) else { continue };
+            there += 1;
+            assert_ne!(text.split_whitespace().last(), Some("100"), "the default in {file:?}");
+            assert!(by.contains(&format!("{} = {}", file.display(), text.trim())), "{file:?}: {told}");
+        }
+        assert!(there > 0, "{told}");
+        assert_eq!(told.strength == Strength::Hard, is_weight_heeded(), "{told}");
+        let why = told.reasons.iter().any(|why| why.contains("divided by weights"));
+        assert_eq!(why, told.strength == Strength::Approximate, "{told}");
+        // A machine of the test's own can have it either way.
+        let scheduler = "/sys/block/loop0/queue/scheduler";
+        if env::var_os("RINGFENCE_THROW_AWAY_MACHINE").is_none() || !is_root() || !is_weight_heeded() {
+            return;
+        }
+        fs::write(scheduler, "none").unwrap();
+        let error = system().io_weight(500).build().unwrap().command("true").spawn_held().map(drop);
+        fs::write(scheduler, "bfq").unwrap();
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("limit io_weight=500") && error.contains("divided by weights"), "{error}");
     }
 
     #[test]

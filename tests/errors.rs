@@ -189,6 +189,12 @@ mod tests {
             let expected = (ErrorKind::Exec, Step::Exec, inside("name"), Some("execveat"), Some(errno));
             assert_eq!(facts(&error), expected, "{error}");
         }
+        // One that is, and finds nothing of what it needs.
+        let mut command = Sandbox::builder().empty().build().unwrap().command("name");
+        let error = command.program_fd(File::open("/usr/bin/env").unwrap()).spawn().map(drop).unwrap_err();
+        let expected = (ErrorKind::Exec, Step::Exec, inside("name"), Some("execveat"), Some(libc::ENOENT));
+        assert_eq!(facts(&error), expected, "{error}");
+        assert!(error.to_string().contains("the loader that a dynamic program names"), "{error}");
     }
 
     #[test]

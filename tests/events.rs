@@ -284,12 +284,17 @@ mod tests {
         let threshold = Threshold::some(Contended::Cpu, Duration::from_millis(10));
         let other = Threshold::full(Contended::Io, Duration::from_secs(2));
         let mut events = child.watch().pressure(other).pressure(threshold).start().unwrap();
-        if let Some(gap) =
-            events.unavailable().iter().find(|gap| gap.kind == EventKind::Pressure && gap.told == Told::Never)
-        {
+        let gap = events.unavailable().iter().find(|gap| gap.kind == EventKind::Pressure).cloned();
+        if let Some(gap) = gap.as_ref().filter(|gap| gap.told == Told::Never) {
             return skipped(&name, &gap.to_string());
         }
         for _ in 0..2 {
+            // Before Linux 6.5 it does not, and so it is said.
+            if gap.is_some() {
+                let told = events.next(Some(Duration::from_secs(60))).unwrap();
+                assert_eq!(told, Some(Event::Pressure { threshold }), "{gap:?}");
+                continue;
+            }
             assert!(readable(&events, 60_000), "the tree waits for CPUs");
             assert!(readable(&events, 0), "still");
             assert_eq!(events.try_next().unwrap(), Some(Event::Pressure { threshold }));

@@ -18,7 +18,7 @@ mod tests {
 
     use super::support::{
         Scratch, build, compile, handed, is_inside, is_root, mode, mountinfo, offers, python, refused,
-        rerun_with_mounts, rerun_without, run_sh, sandbox, sh, skip, static_program,
+        rerun_with_mounts, rerun_without, run_sh, sandbox, sh,
     };
 
     /// Every namespace but the user namespace, for what is different with it.
@@ -411,25 +411,6 @@ mod tests {
         assert!(root.join("data/x").try_exists().expect("x"));
         let error = refused(tree(Access::ReadOnly).file("/etc/passwd", "x"));
         assert!(error.to_string().contains("/etc/passwd"), "{error}");
-    }
-
-    #[test]
-    fn a_static_program_runs_in_the_empty_root() {
-        let scratch = Scratch::new();
-        let source = "#include <stdio.h>\n#include <dirent.h>\nint main(void) { int n = 0; DIR *d = opendir(\"/\"); \
-            while (d && readdir(d)) n++; printf(\"%d\\n\", n); return 7; }";
-        let Some(program) = static_program(scratch.path(), source) else {
-            skip!("a_static_program_runs_in_the_empty_root", "gcc -static does not work here");
-        };
-        let sandbox = build(Sandbox::builder().empty());
-        let open = File::open(&program).expect("open");
-        let outcome = sandbox.command("program").program_fd(open).output();
-        let outcome = outcome.unwrap_or_else(|error| panic!("{error:#}"));
-        // Nothing but "." and "..".
-        assert_eq!((outcome.code(), outcome.stdout.as_slice()), (Some(7), b"2\n".as_slice()));
-        let bound = build(Sandbox::builder().empty().bind(&program, "/program", Access::ReadOnly));
-        let outcome = bound.command("/program").output().unwrap_or_else(|error| panic!("{error:#}"));
-        assert_eq!((outcome.code(), outcome.stdout.as_slice()), (Some(7), b"3\n".as_slice()));
     }
 
     fn mistakes(builder: &Builder) -> Vec<Mistake> {

@@ -8,17 +8,17 @@ mod support;
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::OwnedFd;
     use std::path::{Path, PathBuf};
     use std::process::{Command, Stdio as HostStdio};
 
-    use ringfence::{Access, Builder, Filter, Sandbox, Stdio};
+    use ringfence::{Access, Builder, Filter, Outcome, Result, Sandbox, Stdio};
 
     use super::programs::{self, Network, Program};
-    use super::support::{Scratch, build, mode, sandbox, skip};
+    use super::support::{Scratch, build, mode, sandbox, skip, static_program};
 
     const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
     const TOOLCHAIN: &str = "/toolchain";
@@ -240,5 +240,29 @@ void _start(void) { char text[64]; long length;
             (outcome.code(), String::from_utf8_lossy(&outcome.stdout)),
             (Some(3), text.to_uppercase().into())
         );
+    }
+
+    #[test]
+    fn a_static_program_runs_in_the_empty_root() {
+        let scratch = Scratch::new();
+        let source = "#include <stdio.h>\n#include <dirent.h>\nint main(void) { int n = 0; DIR *d = opendir(\"/\"); \
+            while (d && readdir(d)) n++; printf(\"%d\\n\", n); return 7; }";
+        let Some(program) = static_program(scratch.path(), source) else {
+            skip!("a_static_program_runs_in_the_empty_root", "gcc -static does not work here");
+        };
+        let ran = |outcome: Result<Outcome>, entries: &str| {
+            let outcome = outcome.unwrap_or_else(|error| panic!("{error:#}"));
+            assert_eq!((outcome.code(), outcome.stdout.as_slice()), (Some(7), entries.as_bytes()));
+        };
+        let bound = build(Sandbox::builder().empty().bind(&program, "/program", Access::ReadOnly));
+        ran(bound.command("/program").output(), "3\n");
+        let open = File::open(&program).expect("open");
+        match build(Sandbox::builder().empty()).command("program").program_fd(open).output() {
+            Err(error) if error.to_string().contains("TOMOYO") => {
+                skip!("a_static_program_runs_in_the_empty_root", "{error}")
+            }
+            // Nothing but "." and "..".
+            by_descriptor => ran(by_descriptor, "2\n"),
+        }
     }
 }

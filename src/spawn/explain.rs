@@ -2,7 +2,7 @@
 
 use super::brief::{Brief, Record};
 use crate::error::{Cause, Error, ErrorKind, Object, Step};
-use crate::host::{Host, Refusal, RefusedStep, Within, diagnose};
+use crate::host::{Host, KernelVersion, Refusal, RefusedStep, Within, diagnose};
 use crate::machine::isa::INSN_SIZE;
 use crate::plan::{Code, Op};
 use crate::policy::Namespaces;
@@ -83,8 +83,23 @@ fn gave_up(record: &Record, (op, object): (&Op, &Object), host: &Host, set: Name
         (Step::Landlock, "landlock_add_rule", libc::EAFNOSUPPORT) => {
             error.detail("this kernel is built without TCP")
         }
+        (Step::Exec, "execveat", libc::ENOENT) => error.detail(missing_beside(host)),
         _ => error,
     }
+}
+
+/// What does not exist where the program is an open file. TOMOYO wanted a path until "tomoyo: fallback to realpath if
+/// symlink's pathname does not exist" of Linux 6.12, which the stable kernels of October 2024 have too.
+fn missing_beside(host: &Host) -> String {
+    let needed = "what the file needs is not inside: the loader that a dynamic program names; for a script, whose descriptor is \
+        closed by then, its path";
+    let tomoyo = host.security().modules.iter().flatten().any(|module| module == "tomoyo");
+    if tomoyo && host.kernel() < KernelVersion::new(6, 12, 0) {
+        return format!(
+            "{needed}; or, as TOMOYO is active and this kernel is older than 6.12, /dev/fd: give it proc and /dev, or a path"
+        );
+    }
+    needed.to_owned()
 }
 
 /// What looking at the host finds for a refusal at this step.

@@ -63,10 +63,14 @@ apt_of() {
     echo "$place/apt.conf"
 }
 
-# fetch_kernel SUITE: gets the newest cloud kernel of a suite to $work/kernel/SUITE/vmlinuz, unless one is there.
+# The modules that are taken from a kernel's package: a block device without a disk, and the scheduler that has weights.
+readonly modules='/modules/[^/]*/kernel/(drivers/block/loop|block/bfq)\.ko(\.xz)?$'
+
+# fetch_kernel SUITE: gets the newest cloud kernel of a suite to $work/kernel/SUITE/vmlinuz, and modules of it to
+# $work/kernel/SUITE/modules/RELEASE/, unless they are there.
 fetch_kernel() {
     local suite=$1 place=$work/kernel/$1 package release archive
-    [ ! -s "$place/vmlinuz" ] || return 0
+    [ ! -s "$place/vmlinuz" ] || [ ! -d "$place/modules" ] || return 0
     mkdir -p "$place"
     local -x APT_CONFIG
     APT_CONFIG=$(apt_of "$suite" "$place") || return 1
@@ -74,16 +78,38 @@ fetch_kernel() {
     apt-get update >"$place/log" 2>&1 || return 1
     package=$(apt-cache depends "$metapackage" | awk '/Depends: linux-image-[0-9]/ { print $2; exit }')
     [ -n "$package" ] || return 1
-    # Since 6.17 or so the image itself lies in a package that the former depends on.
+    # Since 6.17 or so the image itself and its modules lie in packages that the former depends on.
     release=${package#linux-image-}
-    ! apt-cache show "linux-binary-$release" >/dev/null 2>&1 || package=linux-binary-$release
-    (cd "$place/deb" && rm -f ./*.deb && apt-get download "$package") >>"$place/log" 2>&1 || return 1
-    archive=$(echo "$place"/deb/*.deb)
-    dpkg-deb --fsys-tarfile "$archive" >"$place/data.tar" || return 1
-    tar -xOf "$place/data.tar" --wildcards '*/vmlinuz*' >"$place/vmlinuz.new" || return 1
-    [ -s "$place/vmlinuz.new" ] || return 1
-    mv "$place/vmlinuz.new" "$place/vmlinuz"
-    rm -rf "$place/data.tar" "$place/lists" "$place/cache" "$archive"
+    set -- "$package"
+    ! apt-cache show "linux-binary-$release" >/dev/null 2>&1 || set -- "linux-binary-$release" "linux-modules-$release"
+    rm -rf "$place/vmlinuz" "$place/modules" "$place/modules.new" "$place"/deb/*.deb
+    mkdir "$place/modules.new"
+    for package; do
+        (cd "$place/deb" && apt-get download "$package") >>"$place/log" 2>&1 || return 1
+        archive=$(echo "$place"/deb/*.deb)
+        dpkg-deb --fsys-tarfile "$archive" >"$place/data.tar" || return 1
+        unpack_kernel "$place" || return 1
+        rm "$archive"
+    done
+    mv "$place/modules.new" "$place/modules"
+    rm -rf "$place/data.tar" "$place/lists" "$place/cache"
+    [ -s "$place/vmlinuz" ]
+}
+
+# unpack_kernel PLACE: the image, if PLACE/data.tar has one, and those of $modules that it has, without compression.
+unpack_kernel() {
+    local place=$1 file release
+    while read -r file; do
+        case $file in
+        */vmlinuz*) tar -xOf "$place/data.tar" "$file" >"$place/vmlinuz" || return 1 ;;
+        *)
+            release=${file#*/modules/} release=${release%%/*}
+            mkdir -p "$place/modules.new/$release"
+            tar -xOf "$place/data.tar" "$file" >"$place/modules.new/$release/${file##*/}" || return 1
+            ;;
+        esac
+    done < <(tar -tf "$place/data.tar" | grep -E "/vmlinuz|$modules")
+    find "$place/modules.new" -name '*.xz' -exec busybox unxz {} +
 }
 
 # --- the root file system ------------------------------------------------------------------------------------------
@@ -132,6 +158,7 @@ make_root() {
     done
     take_python
     take_apparmor
+    take_modules
     cp "$(command -v busybox)" "$root/vm/busybox"
     printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' 'tester:x:1000:1000:tester:/home/tester:/bin/sh' \
         'nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin' >"$root/etc/passwd"
@@ -165,6 +192,15 @@ take_compiler() {
         # What lies in /lib lies in /usr/lib, which is what it leads to.
         file=${file/#\/lib/\/usr\/lib}
         [ -d "$file" ] || [ ! -e "$file" ] || take "$file"
+    done
+}
+
+# The modules of every kernel that is there, as one root is made for all of them.
+take_modules() {
+    mkdir -p "$root/vm/modules"
+    find "$work/kernel" -path '*/modules/*/*.ko' | while read -r file; do
+        mkdir -p "$root/vm/modules/$(basename "$(dirname "$file")")"
+        cp "$file" "$root/vm/modules/$(basename "$(dirname "$file")")/"
     done
 }
 

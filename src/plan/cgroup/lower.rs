@@ -70,9 +70,8 @@ pub(crate) fn unified(limit: &GroupLimit) -> Lowered {
                 let text = format!("default {value}");
                 Write { file: file.to_owned(), text: text.clone(), shows: Shows::Line(text) }
             };
-            let alternatives =
-                vec![default("io.weight", *value), default("io.bfq.weight", bfq_weight(*value))];
-            hard("io", vec![alternatives])
+            let either = vec![default("io.weight", *value), default("io.bfq.weight", bfq_weight(*value))];
+            hard("io", vec![either])
         }
         GroupLimit::Hugetlb { page, limit } => {
             hard("hugetlb", vec![bytes(&format!("hugetlb.{}.max", page_name(*page)), *limit)])
@@ -134,9 +133,8 @@ pub(crate) fn legacy(limit: &GroupLimit, memory: Option<u64>) -> Lowered {
                 shows: Shows::Number(value),
             };
             let scaled = (value * 5).clamp(10, 1000);
-            let alternatives =
-                vec![weight("blkio.bfq.weight", bfq_weight(*value)), weight("blkio.weight", scaled)];
-            hard("blkio", vec![alternatives])
+            let either = vec![weight("blkio.bfq.weight", bfq_weight(*value)), weight("blkio.weight", scaled)];
+            hard("blkio", vec![either])
         }
         GroupLimit::Hugetlb { page, limit } => {
             hard("hugetlb", vec![bytes(&format!("hugetlb.{}.limit_in_bytes", page_name(*page)), *limit)])

@@ -91,7 +91,8 @@ pub(crate) struct Write {
 /// What a rung does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Deed {
-    /// Writes in the group of the hierarchy with this controller: for each step the first file that exists.
+    /// Writes in the group of the hierarchy with this controller: for each step all of its files that exist, which is one at
+    /// least. A weight has two, as each device is divided by its scheduler or by the controller itself.
     Files { controller: &'static str, steps: Vec<Vec<Write>> },
     /// A BPF program on the group of version 2.
     DeviceProgram(Vec<DeviceRule>),

@@ -100,8 +100,10 @@ impl Builder {
         self.group_limit(max.into(), |max| GroupLimit::IoMax(device, max))
     }
 
-    /// Share of block devices, 1 to 10000, default 100 (`io.weight` or `io.bfq.weight`; `blkio.weight` or
-    /// `blkio.bfq.weight`).
+    /// Share of block devices, 1 to 10000, default 100 (`io.weight` and `io.bfq.weight`; `blkio.weight` and
+    /// `blkio.bfq.weight`; those that the kernel has). A device is divided by it where its scheduler is BFQ, or where the
+    /// machine's owner has turned `io.cost.qos` on for it; elsewhere nobody heeds it: then a
+    /// preferred weight is [`crate::Strength::Approximate`] with that reason, and a required one is refused.
     pub fn io_weight(self, weight: impl Into<Wanted<u64>>) -> Self {
         self.group_limit(weight.into(), GroupLimit::IoWeight)
     }

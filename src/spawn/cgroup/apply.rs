@@ -11,7 +11,6 @@ use std::time::Instant;
 use super::dir::Dir;
 use super::failed::{Failed, ScopeFailed};
 use super::files::{self, Refused};
-use super::protection::less_than_written;
 use super::remove;
 use super::report::LimitState;
 use super::systemd;
@@ -173,23 +172,15 @@ impl Maker<'_> {
                 state.reasons.push(format!("{}: {}", rung.rung, rung.caveat.unwrap_or("approximate")));
                 continue;
             }
-            let done = self.carry_out(rung.rung, deed, plan);
-            let less = done.is_ok().then(|| self.protects_less(plan)).flatten();
-            match (done, less) {
-                (Ok(by), Some(why)) => {
-                    state.reasons.push(format!("{}: {why}", rung.rung));
-                    if !needs_hard(plan.need) {
-                        let strength = Strength::Approximate;
-                        (state.strength, state.rung, state.by) = (strength, Some(rung.rung), by);
+            match self.carry_out(rung.rung, deed, plan) {
+                Ok(by) => {
+                    state.held((rung.rung, rung.strength), by, rung.caveat);
+                    state.bounded_above(self.group.unified.as_ref());
+                    if !needs_hard(plan.need) || state.strength == Strength::Hard {
                         return Ok(state);
                     }
                 }
-                (Ok(by), None) => {
-                    (state.strength, state.rung, state.by) = (rung.strength, Some(rung.rung), by);
-                    state.reasons.extend(rung.caveat.map(str::to_owned));
-                    return Ok(state);
-                }
-                (Err(failed), _) => {
+                Err(failed) => {
                     state.reasons.push(format!("{}: {}", rung.rung, failed.text()));
                     first = first.or_else(|| failed.call());
                 }
@@ -204,10 +195,6 @@ impl Maker<'_> {
             None => error,
         };
         Err(error.detail(state.reasons.join("; ")))
-    }
-
-    fn protects_less(&self, plan: &LimitPlan) -> Option<String> {
-        less_than_written(self.group.unified.as_ref()?.path(), &plan.limit)
     }
 
     fn carry_out(
@@ -293,17 +280,21 @@ fn fresh_in(
     }
 }
 
-/// Writes each step to the first of its files that exists. What was written, for the report.
+/// Writes each step to those of its files that exist. What was written, for the report.
 fn steps_in(dir: &Dir, steps: &[Vec<Write>]) -> StdResult<String, Refused> {
     let mut told = Vec::new();
     for step in steps {
         let there = |write: &&Write| dir.path().join(&write.file).try_exists().unwrap_or(false);
-        let Some(write) = step.iter().find(there).or_else(|| step.first()) else { continue };
-        let file = dir.path().join(&write.file);
-        files::write_and_compare(&file, &write.text, &write.shows)?;
-        let seen =
-            files::read(&file).map_or_else(|_| write.text.clone(), |seen| seen.trim().replace('\n', ", "));
-        told.push(format!("{} = {seen}", file.display()));
+        let some = step.iter().filter(there);
+        // The refusal of one that is not there names it.
+        let none = step.first().filter(|_| some.clone().next().is_none());
+        for write in some.chain(none) {
+            let file = dir.path().join(&write.file);
+            files::write_and_compare(&file, &write.text, &write.shows)?;
+            let seen = files::read(&file)
+                .map_or_else(|_| write.text.clone(), |seen| seen.trim().replace('\n', ", "));
+            told.push(format!("{} = {seen}", file.display()));
+        }
     }
     told.dedup();
     Ok(told.join(", "))
@@ -409,8 +400,8 @@ pub(super) fn change(group: &Group, limit: &GroupLimit, states: &[LimitState]) -
         };
         match tried {
             Ok(by) => {
-                (state.strength, state.rung, state.by) = (strength, Some(rung), by);
-                state.reasons.extend(caveat.map(str::to_owned));
+                state.held((rung, strength), by, caveat);
+                state.bounded_above(group.unified.as_ref());
                 return Ok(state);
             }
             Err(failed) => {

@@ -22,6 +22,7 @@ mod systemd;
 mod systemd;
 mod tally;
 mod ward;
+mod weight;
 
 pub use control::FrozenBy;
 pub(crate) use control::Motion;

@@ -3,6 +3,9 @@
 use std::fmt::{self, Display, Formatter};
 use std::result::Result as StdResult;
 
+use super::dir::Dir;
+use super::protection::less_than_written;
+use super::weight::Heed;
 use crate::error::errno_text;
 use crate::plan::{LimitRung, Strength};
 use crate::policy::{GroupLimit, Need};
@@ -35,6 +38,28 @@ impl LimitState {
             rung: None,
             by: None,
             reasons: Vec::new(),
+        }
+    }
+
+    /// Its files took it. A weight that no device heeds is less than it says.
+    pub(super) fn held(
+        &mut self,
+        (rung, strength): (LimitRung, Strength),
+        by: Option<String>,
+        caveat: Option<&str>,
+    ) {
+        let is_weight = matches!(self.limit, GroupLimit::IoWeight(_));
+        let unheeded = is_weight.then(|| Heed::look(rung).reason()).flatten();
+        let strength = if unheeded.is_some() { strength.min(Strength::Approximate) } else { strength };
+        (self.strength, self.rung, self.by) = (strength, Some(rung), by);
+        self.reasons.extend(caveat.into_iter().chain(unheeded).map(str::to_owned));
+    }
+
+    /// A protection that a group above bounds is less than it says.
+    pub(super) fn bounded_above(&mut self, group: Option<&Dir>) {
+        if let Some(why) = group.and_then(|dir| less_than_written(dir.path(), &self.limit)) {
+            self.strength = self.strength.min(Strength::Approximate);
+            self.reasons.push(why);
         }
     }
 
