@@ -82,7 +82,7 @@ fetch_kernel() {
     release=${package#linux-image-}
     set -- "$package"
     ! apt-cache show "linux-binary-$release" >/dev/null 2>&1 || set -- "linux-binary-$release" "linux-modules-$release"
-    rm -rf "$place/vmlinuz" "$place/modules" "$place/modules.new" "$place"/deb/*.deb
+    rm -rf "$place/vmlinuz.new" "$place/modules" "$place/modules.new" "$place"/deb/*.deb
     mkdir "$place/modules.new"
     for package; do
         (cd "$place/deb" && apt-get download "$package") >>"$place/log" 2>&1 || return 1
@@ -91,9 +91,10 @@ fetch_kernel() {
         unpack_kernel "$place" || return 1
         rm "$archive"
     done
+    [ -s "$place/vmlinuz.new" ] || return 1
+    mv "$place/vmlinuz.new" "$place/vmlinuz"
     mv "$place/modules.new" "$place/modules"
     rm -rf "$place/data.tar" "$place/lists" "$place/cache"
-    [ -s "$place/vmlinuz" ]
 }
 
 # unpack_kernel PLACE: the image, if PLACE/data.tar has one, and those of $modules that it has, without compression.
@@ -101,7 +102,7 @@ unpack_kernel() {
     local place=$1 file release
     while read -r file; do
         case $file in
-        */vmlinuz*) tar -xOf "$place/data.tar" "$file" >"$place/vmlinuz" || return 1 ;;
+        */vmlinuz*) tar -xOf "$place/data.tar" "$file" >"$place/vmlinuz.new" || return 1 ;;
         *)
             release=${file#*/modules/} release=${release%%/*}
             mkdir -p "$place/modules.new/$release"
