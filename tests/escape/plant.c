@@ -99,8 +99,11 @@ static void plant_ipc(const char *token) {
 static void plant_keys(const char *token) {
     syscall(SYS_keyctl, 1 /* JOIN_SESSION_KEYRING */, NULL);
     syscall(SYS_add_key, "user", "ringfence-session", token, strlen(token), -3);
+    /* Neither is its name: other arenas have the same pid. */
+    unsigned long number = 0;
+    if (syscall(SYS_getrandom, &number, sizeof number, 0) != sizeof number) perror("getrandom"), exit(3);
     char name[64];
-    snprintf(name, sizeof name, "ringfence-user-%d", getpid());
+    snprintf(name, sizeof name, "ringfence-user-%lx", number);
     long user = syscall(SYS_add_key, "user", name, token, strlen(token), -4);
     /* Only who possesses a key may change it. */
     syscall(SYS_keyctl, 8 /* LINK */, -4, -3);
