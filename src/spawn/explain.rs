@@ -47,7 +47,12 @@ pub(super) fn explain(
         (main, _) => main,
     };
     let look = |pc| regions.iter().find_map(|region| region.find(pc));
-    let Some((op, object)) = look(record.pc) else {
+    // The program's half notes its first rows in init's record, and that after init may have given up.
+    let pc = match look(record.pc) {
+        Some((op, _)) if record.gave_up && record.failed != 0 && op.name != "fail" => record.failed,
+        _ => record.pc,
+    };
+    let Some((op, object)) = look(pc) else {
         let detail = format!("{} before its first instruction", death_text(death));
         return Error::new(ErrorKind::Setup, Step::Start, "image").detail(detail);
     };
