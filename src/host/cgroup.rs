@@ -119,7 +119,8 @@ fn directory(mount: &MountEntry, path: &str) -> Option<PathBuf> {
     if path.split('/').any(|part| part == "..") || path.ends_with(" (deleted)") {
         return None;
     }
-    let below = Path::new(path).strip_prefix(&mount.root).ok()?;
+    // Of a root that is no path nothing is below; joined, an absolute path would lead elsewhere.
+    let below = Path::new(path).strip_prefix(&mount.root).ok().filter(|below| below.is_relative())?;
     Some(mount.mount_point.components().chain(below.components()).collect())
 }
 

@@ -78,14 +78,27 @@ fn a_mount_that_can_be_written_to_goes_first() {
 
 #[test]
 fn any_text_is_survived() {
-    let texts =
-        ["", ":", "::", "0:", "0::", "x::y", "0::/\0", "::::/:::", "1:name=:/", "0::/a/../b", "é:é:/é"];
+    let texts = [
+        "",
+        ":",
+        "::",
+        "0:",
+        "0::",
+        "x::y",
+        "0::/\0",
+        "::::/:::",
+        "1:name=:/",
+        "0::/a/../b",
+        "é:é:/é",
+        "1:pids:/a",
+    ];
     let mounts = [
         "",
         HYBRID,
         SYSTEMD,
         "26 24 0:26 .. /x rw - cgroup2 c rw\n",
         "26 24 0:26 /a/b /x rw - cgroup c ,,name=\n",
+        "26 24 0:26  /x rw - cgroup c rw,pids\n",
     ];
     for cgroup in texts {
         for mounts in mounts {
