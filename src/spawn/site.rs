@@ -116,6 +116,8 @@ impl Site {
     pub(super) fn refine(&self, error: Error) -> Error {
         match (self.is_ending(), error.raw_os_error()) {
             (true, _) => error.detail("the sandbox has ended"),
+            // setns(2) says so of a process that has let go of its namespaces, a moment before anything else shows it.
+            (false, Some(libc::ESRCH)) if error.step() == Step::Join => error.detail("the sandbox has ended"),
             (false, _) if self.is_frozen() => error.detail("the sandbox is frozen: thaw it first"),
             (false, Some(libc::EPERM | libc::EACCES)) if shows_rights(error.step()) => error.detail(
                 "joining needs CAP_SYS_ADMIN over the sandbox's namespaces, which its own caller has, and a system-call \

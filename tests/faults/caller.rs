@@ -276,6 +276,14 @@ fn settled(line: &str) -> String {
     format!("{name} -> {kind}{}", if same { " the caller's" } else { "" })
 }
 
+/// Where init fails, the sandbox ends, which every method may tell; why it did is for the wait to tell.
+fn unless_ended<T>(told: Result<T, Error>) -> Result<(), Error> {
+    match told {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        told => told.map(drop),
+    }
+}
+
 fn life(sandbox: &Sandbox) -> Tried {
     let mut command = sandbox.command("/bin/sh");
     command.args(["-c", "echo up; exec sleep 1000"]).stdout(Stdio::piped()).name("life");
@@ -287,12 +295,12 @@ fn life(sandbox: &Sandbox) -> Tried {
     stdout.read_exact(&mut said).ok();
     child.try_wait()?;
     if geteuid().is_root() {
-        child.stats()?;
+        unless_ended(child.stats())?;
     }
-    child.freeze()?;
+    unless_ended(child.freeze())?;
     child.processes()?;
-    child.thaw()?;
-    child.signal(libc::SIGURG)?;
+    unless_ended(child.thaw())?;
+    unless_ended(child.signal(libc::SIGURG))?;
     child.wait_timeout(Duration::from_millis(1))?;
     child.kill()?;
     let outcome = child.wait()?;
