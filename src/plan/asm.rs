@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::text::{Listing, Text};
 use crate::error::{Object, Step, errno_text};
 use crate::machine::isa::{Condition, Opcode, RETRY};
 use crate::machine::layout::PROGRESS;
@@ -12,16 +13,16 @@ use crate::policy::Need;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Operand {
     pub(crate) arg: Arg,
-    pub(crate) text: String,
+    pub(crate) text: Text,
 }
 
 /// A number.
 pub(crate) fn num(value: i64) -> Operand {
-    Operand { arg: Arg::Value(value.cast_unsigned()), text: value.to_string() }
+    Operand { arg: Arg::Value(value.cast_unsigned()), text: Text::Number(value) }
 }
 
 /// A number with a symbolic text.
-pub(crate) fn sym(value: u64, text: impl Into<String>) -> Operand {
+pub(crate) fn sym(value: u64, text: impl Into<Text>) -> Operand {
     Operand { arg: Arg::Value(value), text: text.into() }
 }
 
@@ -36,8 +37,8 @@ pub(crate) fn cwd() -> Operand {
 }
 
 /// A descriptor with a fixed number.
-pub(crate) fn fd(number: i32, name: &str) -> Operand {
-    sym(i64::from(number).cast_unsigned(), format!("{number}<{name}>"))
+pub(crate) fn fd(number: i32, name: &'static str) -> Operand {
+    sym(i64::from(number).cast_unsigned(), Text::Descriptor(number, name))
 }
 
 /// The call number of `libc::SYS_*`.
@@ -60,22 +61,22 @@ impl Cell {
 
     /// Its 64-bit value.
     pub(crate) fn word(self) -> Operand {
-        Operand { arg: Arg::Word(self.address), text: format!("${}", self.name) }
+        Operand { arg: Arg::Word(self.address), text: Text::Name('$', self.name) }
     }
 
     /// Its 32-bit value, `bytes` further on.
     pub(crate) fn half(self, bytes: u32) -> Operand {
-        Operand { arg: Arg::Half(self.address.plus(bytes)), text: format!("${}", self.name) }
+        Operand { arg: Arg::Half(self.address.plus(bytes)), text: Text::Name('$', self.name) }
     }
 
     /// The word `bytes` further on.
     pub(crate) fn word_at(self, bytes: u32) -> Operand {
-        Operand { arg: Arg::Word(self.address.plus(bytes)), text: format!("${}+{bytes}", self.name) }
+        Operand { arg: Arg::Word(self.address.plus(bytes)), text: Text::Offset(self.name, bytes) }
     }
 
     /// Its address.
     pub(crate) fn pointer(self) -> Operand {
-        Operand { arg: Arg::Pointer(self.address), text: format!("&{}", self.name) }
+        Operand { arg: Arg::Pointer(self.address), text: Text::Name('&', self.name) }
     }
 }
 
@@ -126,6 +127,23 @@ impl Call {
         self
     }
 
+    fn text(&self) -> String {
+        let list: Vec<String> = self.args.iter().map(|operand| operand.text.to_string()).collect();
+        let mut text = format!("({})", list.join(", "));
+        if let Some(cell) = self.result {
+            text.push_str(&format!(" -> ${}", cell.name));
+        }
+        if !self.fine.is_empty() {
+            let names: Vec<String> = self
+                .fine
+                .iter()
+                .map(|errno| errno_text(*errno).split(' ').next().unwrap_or_default().to_owned())
+                .collect();
+            text.push_str(&format!(" [fine: {}]", names.join(" ")));
+        }
+        text
+    }
+
     /// Where to go on failure, instead of ending.
     pub(crate) fn otherwise(mut self, label: Label) -> Self {
         self.otherwise = Some(label);
@@ -162,6 +180,7 @@ pub(crate) struct Assembler {
     step: Step,
     need: Need,
     escape: Option<Label>,
+    listing: Listing,
 }
 
 impl Assembler {
@@ -178,6 +197,18 @@ impl Assembler {
             step: Step::Start,
             need: Need::Required,
             escape: None,
+            listing: Listing::Kept,
+        }
+    }
+
+    pub(crate) fn with_listing(self, listing: Listing) -> Self {
+        Self { listing, ..self }
+    }
+
+    fn said<T: From<String>>(&self, text: impl FnOnce() -> String) -> T {
+        match self.listing {
+            Listing::Kept => text().into(),
+            Listing::Omitted => String::new().into(),
         }
     }
 
@@ -216,23 +247,26 @@ impl Assembler {
             }
         };
         let address = Address { place: self.place, offset: at };
-        Operand { arg: Arg::Pointer(address), text: format!("{:?}", String::from_utf8_lossy(bytes)) }
+        Operand {
+            arg: Arg::Pointer(address),
+            text: self.said(|| format!("{:?}", String::from_utf8_lossy(bytes))),
+        }
     }
 
     /// Constant bytes with a text.
-    pub(crate) fn bytes(&mut self, bytes: &[u8], text: impl Into<String>) -> Operand {
+    pub(crate) fn bytes(&mut self, bytes: &[u8], text: impl Into<Text>) -> Operand {
         let offset = self.put(bytes);
         Operand { arg: Arg::Pointer(Address { place: self.place, offset }), text: text.into() }
     }
 
     /// Constant 64-bit words with a text.
-    pub(crate) fn words(&mut self, words: &[u64], text: impl Into<String>) -> Operand {
+    pub(crate) fn words(&mut self, words: &[u64], text: impl Into<Text>) -> Operand {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         self.bytes(&bytes, text)
     }
 
     /// Constant 64-bit words, some of them addresses.
-    pub(crate) fn table(&mut self, words: &[Arg], text: impl Into<String>) -> Operand {
+    pub(crate) fn table(&mut self, words: &[Arg], text: impl Into<Text>) -> Operand {
         let values: Vec<u64> =
             words.iter().map(|word| if let Arg::Value(value) = word { *value } else { 0 }).collect();
         let table = self.words(&values, text);
@@ -276,19 +310,7 @@ impl Assembler {
     #[expect(clippy::needless_pass_by_value, reason = "a call is built to be added, once")]
     pub(crate) fn call(&mut self, call: Call) {
         let args: Vec<Arg> = call.args.iter().map(|operand| operand.arg).collect();
-        let list: Vec<&str> = call.args.iter().map(|operand| operand.text.as_str()).collect();
-        let mut text = format!("({})", list.join(", "));
-        if let Some(cell) = call.result {
-            text.push_str(&format!(" -> ${}", cell.name));
-        }
-        if !call.fine.is_empty() {
-            let names: Vec<String> = call
-                .fine
-                .iter()
-                .map(|errno| errno_text(*errno).split(' ').next().unwrap_or_default().to_owned())
-                .collect();
-            text.push_str(&format!(" [fine: {}]", names.join(" ")));
-        }
+        let text = self.said(|| call.text());
         let mut row = Row::new(Opcode::Call, call.nr, &args);
         // close(2) has let go of the number when it answers EINTR.
         row.flags = if call.fine.contains(&libc::EINTR) { 0 } else { RETRY };
@@ -317,19 +339,19 @@ impl Assembler {
 
     /// Goes to `label` if `value & mask == wanted`.
     pub(crate) fn if_equal(&mut self, value: &Operand, mask: u64, wanted: Operand, label: Label) {
-        let text = format!(" {}{} == {}", value.text, mask_text(mask), wanted.text);
+        let text = self.said(|| format!(" {}{} == {}", value.text, mask_text(mask), wanted.text));
         self.branch(Condition::MaskEqual, [value.clone(), sym(mask, ""), wanted], text, label);
     }
 
     /// Goes to `label` if `value & mask != wanted`.
     pub(crate) fn if_differs(&mut self, value: &Operand, mask: u64, wanted: Operand, label: Label) {
-        let text = format!(" {}{} != {}", value.text, mask_text(mask), wanted.text);
+        let text = self.said(|| format!(" {}{} != {}", value.text, mask_text(mask), wanted.text));
         self.branch(Condition::MaskDiffers, [value.clone(), sym(mask, ""), wanted], text, label);
     }
 
     /// Goes to `label` if `value < bound`, signed.
     pub(crate) fn if_less(&mut self, value: &Operand, bound: Operand, label: Label) {
-        let text = format!(" {} < {}", value.text, bound.text);
+        let text = self.said(|| format!(" {} < {}", value.text, bound.text));
         self.branch(Condition::Less, [value.clone(), bound, num(0)], text, label);
     }
 
@@ -340,13 +362,13 @@ impl Assembler {
 
     /// Goes to the address in `target`.
     pub(crate) fn jump_to(&mut self, target: &Operand) {
-        let text = format!(" {}", target.text);
+        let text = self.said(|| format!(" {}", target.text));
         self.push("jump", text, Row::new(Opcode::Jump, 0, &[target.arg]), None);
     }
 
     /// `cell = a + b`.
     pub(crate) fn set(&mut self, cell: Cell, a: &Operand, b: &Operand) {
-        let text = format!(" ${} = {} + {}", cell.name, a.text, b.text);
+        let text = self.said(|| format!(" ${} = {} + {}", cell.name, a.text, b.text));
         let mut row = Row::new(Opcode::Set, 0, &[a.arg, b.arg]);
         row.result = Some(cell.address);
         self.push("set", text, row, None);
@@ -354,13 +376,13 @@ impl Assembler {
 
     pub(crate) fn progress(&mut self, cell: Cell) {
         let operand = cell.pointer();
-        let text = format!(" {}", operand.text);
+        let text = self.said(|| format!(" {}", operand.text));
         self.push("progress", text, Row::new(Opcode::Progress, 0, &[operand.arg]), None);
     }
 
     /// Back to whoever called the machine as a function.
     pub(crate) fn give_back(&mut self, value: &Operand) {
-        let text = format!(" {}", value.text);
+        let text = self.said(|| format!(" {}", value.text));
         self.push("return", text, Row::new(Opcode::Return, 0, &[value.arg]), None);
     }
 
@@ -415,7 +437,9 @@ impl Assembler {
         for (index, label) in &self.fixups {
             let target = self.labels[label.0].unwrap_or(0);
             self.ops[*index].row.jump = Some(target);
-            self.ops[*index].text.push_str(&format!(" -> {target}"));
+            if self.listing == Listing::Kept {
+                self.ops[*index].text.push_str(&format!(" -> {target}"));
+            }
         }
         let rows = self.ops.iter().map(|op| op.row).collect();
         let segment = Segment { data: self.data, pointers: self.pointers, rows };

@@ -29,6 +29,7 @@ mod seccomp;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod text;
 mod window;
 
 pub(crate) use self::landlock::{Known, LandlockPlan, PathPlan, RULE_FOR, RULE_NET_PORT, RULE_PATH_BENEATH};
@@ -53,6 +54,7 @@ pub(crate) use seccomp::{
     Attach, Listener, NATIVE, SECRET_ARGUMENT, compile as compile_program, compile_filter,
 };
 pub(crate) use tail::{Controlling, LateLimit, Program, TailInput, tail};
+pub(crate) use text::Listing;
 pub(crate) use window::{CloseRange, Then, WindowInput, window};
 
 use std::fmt::{self, Display, Formatter};

@@ -4,6 +4,7 @@ use super::asm::{Call, null, num, sym};
 use super::context::{Act, ActKind, Context, u64_of};
 use super::facts;
 use super::tail::LateLimit;
+use super::text::Text;
 use crate::error::Step;
 use crate::host::Features;
 use crate::policy::{Capability, Namespaces, Need, NewPrivileges, Resource, Session, Wanted};
@@ -85,7 +86,7 @@ pub(super) fn oom_score(context: &mut Context<'_>) {
     });
 }
 
-fn prctl(context: &mut Context<'_>, option: (u64, &'static str), value: (u64, &str)) {
+fn prctl(context: &mut Context<'_>, option: (u64, &'static str), value: (u64, impl Into<Text>)) {
     let call = Call::new(libc::SYS_prctl, "prctl").arg(sym(option.0, option.1));
     context.asm.call(call.arg(sym(value.0, value.1)).arg(num(0)).arg(num(0)).arg(num(0)));
 }
@@ -126,7 +127,7 @@ pub(super) fn limits(context: &mut Context<'_>) {
         let nanoseconds = u64::try_from(value.as_nanos()).unwrap_or(u64::MAX);
         context.item(Step::Limits, "timer slack", need, |context| {
             let text = nanoseconds.to_string();
-            prctl(context, (u64_of(libc::PR_SET_TIMERSLACK), "PR_SET_TIMERSLACK"), (nanoseconds, &text));
+            prctl(context, (u64_of(libc::PR_SET_TIMERSLACK), "PR_SET_TIMERSLACK"), (nanoseconds, text));
         });
     }
     if let Some(wanted) = hardening.disable_aslr {

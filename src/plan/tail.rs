@@ -9,7 +9,7 @@ use super::context::u64_of;
 use super::gate;
 use super::init::{close_from, close_until};
 use super::seccomp::{self, Attach};
-use super::window::brief_word;
+use super::text::Listing;
 use crate::error::{Object, Step};
 use crate::machine::layout::{
     ARGV, ENVP, FD_SOCKET, ROBUST_DISTANCE, ROBUST_ENTRY, ROBUST_FUTEX, ROBUST_HEAD,
@@ -50,6 +50,7 @@ pub(crate) struct TailInput<'a> {
     pub(crate) filter: Option<&'a Attach>,
     pub(crate) terminal: Controlling,
     pub(crate) arrival: Arrival,
+    pub(crate) listing: Listing,
 }
 
 /// Whether standard input is a terminal that the program's session is to have.
@@ -61,7 +62,7 @@ pub(crate) enum Controlling {
 
 /// The tail's code, and for each path a cell with what `faccessat` said, and behind it what `execve` said.
 pub(crate) fn tail(input: &TailInput<'_>) -> (Code, Vec<Cell>) {
-    let mut asm = Assembler::new(Place::Tail, 0);
+    let mut asm = Assembler::new(Place::Tail, 0).with_listing(input.listing);
     if input.arrival == Arrival::Messages {
         arrive::receive(&mut asm, input);
     }
@@ -243,7 +244,7 @@ fn announce(asm: &mut Assembler) {
 
 fn exec(asm: &mut Assembler, input: &TailInput<'_>, results: &[Cell]) {
     asm.step(Step::Exec, input.name.clone());
-    let (argv, envp) = (brief_word(ARGV, "argv"), brief_word(ENVP, "envp"));
+    let (argv, envp) = (Cell::brief(ARGV, "argv").word(), Cell::brief(ENVP, "envp").word());
     let secret = input.filter.and_then(Attach::secret);
     match input.program {
         Program::Paths(paths) => {

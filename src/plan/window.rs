@@ -1,12 +1,12 @@
 //! The few calls between the clone and the image: descriptors to their numbers, capabilities kept over the exec, the exec.
 //! They run in the caller's memory, so they change nothing that the memory's owner could notice.
 
-use super::asm::{Assembler, Call, Cell, Code, Operand, num, sym};
+use super::asm::{Assembler, Call, Cell, Code, num, sym};
 use super::context::u64_of;
 use super::fork::{self, ForkInput};
 use crate::error::Step;
 use crate::machine::layout::PROGRESS;
-use crate::machine::segment::{Address, Arg, Place};
+use crate::machine::segment::Place;
 
 /// What the window needs to know of one launch.
 #[derive(Debug)]
@@ -111,10 +111,4 @@ fn carry(asm: &mut Assembler, carried: u64) {
         let call = Call::new(libc::SYS_prctl, "prctl").arg(option).arg(raise);
         asm.call(call.arg(num(number)).arg(num(0)).arg(num(0)));
     }
-}
-
-/// A value of the brief, as an operand.
-pub(crate) fn brief_word(offset: u32, name: &str) -> Operand {
-    let address = Address { place: Place::Brief, offset };
-    Operand { arg: Arg::Word(address), text: format!("${name}") }
 }

@@ -123,6 +123,7 @@ fn closure() -> Code {
         filter: None,
         terminal: Controlling::No,
         arrival: Arrival::Window,
+        listing: crate::plan::Listing::Kept,
     };
     tail(&input).0
 }

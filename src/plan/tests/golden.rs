@@ -120,6 +120,7 @@ fn shown_with(
         filter,
         terminal: Controlling::No,
         arrival,
+        listing: crate::plan::Listing::Kept,
     };
     Shown(&tail(&input).0).to_string()
 }

@@ -244,6 +244,7 @@ fn tail_of(plan: &Plan, variant: Variant, close_range: CloseRange) -> Code {
         filter: plan.filter.as_ref(),
         terminal: variant.terminal,
         arrival: variant.arrival,
+        listing: crate::plan::Listing::Kept,
     };
     tail(&input).0
 }

@@ -9,7 +9,7 @@ use crate::error::{Result, Step};
 use crate::host::Features;
 use crate::machine::image;
 use crate::machine::segment::Bases;
-use crate::plan::{Arrival, Cell, CloseRange, Code, Plan, Program, TailInput, tail};
+use crate::plan::{Arrival, Cell, CloseRange, Code, Listing, Plan, Program, TailInput, tail};
 use crate::sys;
 
 pub(super) fn command_tail(
@@ -30,6 +30,8 @@ pub(super) fn command_tail(
         filter: plan.filter.as_ref(),
         terminal: request.terminal,
         arrival,
+        // Nobody lists a tail; an error of it needs the step and the object.
+        listing: Listing::Omitted,
     })
 }
 
