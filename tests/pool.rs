@@ -71,6 +71,64 @@ mod tests {
         assert_eq!(pool.output(&command).unwrap_err().raw_os_error(), Some(libc::E2BIG));
     }
 
+    /// One after the other in one sandbox, each unlike the one before it in one thing that stands in its table.
+    #[test]
+    fn each_command_gets_its_own_whatever_the_one_before_it_was() {
+        let _watchdog = watchdog(120);
+        for sandbox in ways() {
+            let say = "pwd; echo $0 $1; for n in 0 1 2 7 9; do readlink /proc/self/fd/$n || echo none; done";
+            let command = |program: &str| {
+                let mut command = sandbox.command(program);
+                command.args(["-c", say, "name", "argument"]);
+                command
+            };
+            let run = |command: &Command| {
+                let child = sandbox.hold().unwrap().spawn(command).unwrap();
+                let outcome = child.wait_with_output().unwrap();
+                assert_eq!(outcome.verdict(), Verdict::Exited(0), "{outcome:?}");
+                let text = said(&outcome);
+                text.lines().map(|line| line.split(':').next().unwrap().to_owned()).collect::<Vec<_>>()
+            };
+            let null = "/dev/null";
+            let plain = ["/", "name argument", null, "pipe", null, "none", "none"];
+            for turn in 0..2 {
+                let mut first = command("/bin/sh");
+                assert_eq!(run(first.stdout(Stdio::piped())), plain, "{turn}");
+                let before = || assert_eq!(run(&first), plain, "{turn}: the same again");
+                before();
+                let mut other = command("/bin/bash");
+                assert_eq!(run(other.stdout(Stdio::piped())), plain);
+                before();
+                let mut moved = command("/bin/sh");
+                let there = run(moved.stdout(Stdio::piped()).current_dir("/usr"));
+                assert_eq!((there[0].as_str(), &there[1..]), ("/usr", &plain.map(str::to_owned)[1..]));
+                before();
+                let mut heard = command("/bin/sh");
+                let heard = run(heard.stdout(Stdio::piped()).stdin(Stdio::piped()));
+                assert_eq!(heard[2..5], ["pipe", "pipe", null]);
+                before();
+                let mut swapped = command("/bin/sh");
+                let swapped = run(swapped.stdout(Stdio::piped()).stderr(Stdio::piped()));
+                assert_eq!(swapped[2..5], [null, "pipe", "pipe"]);
+                before();
+                for number in [7, 9] {
+                    let mut passed = command("/bin/sh");
+                    passed.stdout(Stdio::piped()).fd(number, fs::File::open("/proc/version").unwrap());
+                    let passed = run(&passed);
+                    let given = |n: i32| if n == number { "/proc/version" } else { "none" };
+                    assert_eq!(passed[5..], [given(7), given(9)], "{number}");
+                }
+                // Nothing arrives at all.
+                let mut silent = sandbox.command("/bin/sh");
+                let silent = sandbox.hold().unwrap().spawn(silent.args(["-c", "exit 5"])).unwrap();
+                assert_eq!(silent.wait().unwrap().verdict(), Verdict::Exited(5));
+                let missing = sandbox.hold().unwrap().spawn(&sandbox.command("/no/such/program"));
+                let error = missing.map(drop).unwrap_err().to_string();
+                assert!(error.contains("/no/such/program") && error.contains("ENOENT"), "{error}");
+            }
+        }
+    }
+
     #[test]
     fn a_mistake_in_the_command_uses_up_no_child() {
         let _watchdog = watchdog(60);

@@ -59,6 +59,8 @@ pub(crate) const LISTENER: u32 = 0x1e0;
 pub(crate) const SUPERVISED: u32 = 0x1e8;
 /// u64: 1 if the child is told what to run only once it waits.
 pub(crate) const WAITS: u32 = 0x1f0;
+/// u64: 1 once the next thing is the launch's `execve`.
+pub(crate) const EXECS: u32 = 0x1f8;
 /// Sources of binds: [`SOURCE_SIZE`] bytes each.
 pub(crate) const SOURCES: u32 = 0x200;
 /// Per source: u64 kind, u64 inode, u64 device (major, minor as two u32).

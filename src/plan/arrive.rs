@@ -4,7 +4,7 @@
 use super::asm::{Assembler, Call, Cell, Operand, fd, num, sym};
 use super::context::u64_of;
 use super::gate;
-use super::tail::{Program, TailInput};
+use super::tail::{Program, Stream, TailInput};
 use crate::error::{Object, Step};
 use crate::machine::layout::FD_SOCKET;
 use crate::machine::segment::Arg;
@@ -12,8 +12,6 @@ use crate::machine::wire::{MESSAGE_SIZE, Message};
 
 /// Descriptors of one message, below the kernel's most (unix(7), `SCM_RIGHTS`: 253).
 pub(crate) const BATCH: usize = 250;
-/// Standard streams come first.
-const STREAMS: usize = 3;
 /// Bytes before the numbers in a control message: length, level, type (cmsg(3)).
 const CONTROL_HEAD: usize = 16;
 /// Offset of `msg_flags` in `struct msghdr`.
@@ -24,7 +22,7 @@ const FLAGS_AT: u32 = 48;
 pub(crate) enum Arrival {
     /// At their numbers, through the window.
     Window,
-    /// With messages, behind the last `Go`.
+    /// With messages, in the place of the last `Go`.
     Messages,
 }
 
@@ -32,9 +30,17 @@ pub(crate) enum Arrival {
 pub(super) fn receive(asm: &mut Assembler, input: &TailInput<'_>) {
     let program = usize::from(*input.program == Program::Fd);
     let passed = input.targets.len() + program;
-    let arrived = messages(asm, STREAMS + passed);
-    let (streams, passed) = arrived.split_at(STREAMS);
-    for (number, arrived) in (0..).zip(streams) {
+    // Standard streams come first.
+    let given = || (0_i32..).zip(input.streams).filter(|(_, stream)| *stream == Stream::Given);
+    let count = given().count();
+    if count + passed == 0 {
+        asm.step(Step::Gate, "command");
+        gate::receive(asm, Message::Go);
+        return;
+    }
+    let arrived = messages(asm, count + passed);
+    let (streams, passed) = arrived.split_at(count);
+    for ((number, _), arrived) in given().zip(streams) {
         // Where they arrived is above: 0, 1 and 2 are open.
         asm.step(Step::Descriptors, Object::Fd(number));
         let call = Call::new(libc::SYS_dup3, "dup3").arg(arrived.clone()).arg(fd(number, ""));
@@ -70,7 +76,10 @@ fn messages(asm: &mut Assembler, count: usize) -> Vec<Operand> {
     while left > 0 {
         let batch = left.min(BATCH);
         asm.step(Step::Descriptors, "from the caller");
-        gate::wait_for_any(asm);
+        // The first is what the child was woken by.
+        if left < count {
+            gate::wait_for_any(asm);
+        }
         arrived.extend(message(asm, batch));
         left -= batch;
     }

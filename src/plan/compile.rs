@@ -217,9 +217,11 @@ fn needs_blank(policy: &Policy) -> bool {
 
 /// Tells the caller, waits for its word, and goes on with what belongs to the command.
 pub(super) fn ready(context: &mut Context<'_>) {
+    context.asm.step(Step::Descriptors, "of a child that waits");
+    gate::close_before_waiting(&mut context.asm);
     context.asm.step(Step::Gate, "ready");
     gate::tell(&mut context.asm, Message::Ready);
-    gate::wait_for(&mut context.asm, Message::Go);
+    gate::wait_for_command_or(&mut context.asm, Message::Go);
     if !context.forks() {
         gate::check_caller(&mut context.asm);
     }

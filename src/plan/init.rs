@@ -162,6 +162,10 @@ fn serve(context: &mut Context<'_>, pid: Cell) {
         asm.bind(told);
     }
     asm.if_differs(&polled.half(12), REVENTS, num(0), orphaned);
+    // Most often it is the program's end, and then nothing is left to read: its caller waits for this process's own.
+    let read = asm.label();
+    reap_all(asm, pid, read, end);
+    asm.bind(read);
     let call = Call::new(libc::SYS_read, "read").arg(fd(FD_SCRATCH, "signals")).arg(info.pointer());
     asm.call(call.arg(num(128)));
     asm.if_equal(&info.half(0), 0xffff_ffff, num(i64::from(libc::SIGCHLD)), reap);
@@ -169,8 +173,9 @@ fn serve(context: &mut Context<'_>, pid: Cell) {
     let call = Call::new(libc::SYS_kill, "kill").arg(pid.word()).arg(info.half(0));
     asm.call(call.fine(&[libc::ESRCH, libc::EPERM]));
     asm.goto(again);
+    // Who ended since the look before this signal was taken is found by another.
     asm.bind(reap);
-    reap_all(context, pid, again, end);
+    reap_all(asm, pid, again, end);
     context.asm.bind(orphaned);
     if tether == Tether::UntilDetached {
         orphan(&mut context.asm, polled, again);
@@ -192,9 +197,9 @@ fn orphan(asm: &mut Assembler, polled: Cell, again: Label) {
 }
 
 /// One SIGCHLD can stand for many children.
-fn reap_all(context: &mut Context<'_>, pid: Cell, again: Label, end: Label) {
-    let asm = &mut context.asm;
-    let (status, usage, ended) = (asm.cell("status"), asm.cell_of("usage", 144), asm.cell("ended"));
+fn reap_all(asm: &mut Assembler, pid: Cell, again: Label, end: Label) {
+    // The last one to be reaped is the program: what is counted of those before it is overwritten.
+    let (status, ended, usage) = (asm.cell("status"), asm.cell("ended"), Cell::brief(RUSAGE, "usage"));
     let (more, other) = (asm.label(), asm.label());
     asm.bind(more);
     let hang = sym(u64_of(libc::WNOHANG), "WNOHANG");
@@ -205,10 +210,6 @@ fn reap_all(context: &mut Context<'_>, pid: Cell, again: Label, end: Label) {
     asm.goto(more);
     asm.bind(other);
     asm.set(Cell::brief(STATUS, "status"), &status.half(0), &num(0));
-    for word in 0..18 {
-        let at = Cell { address: usage.address.plus(8 * word), name: "usage" };
-        asm.set(Cell::brief(RUSAGE + 8 * word, "rusage"), &at.word(), &num(0));
-    }
     asm.set(Cell::brief(STATUS_VALID, "status_valid"), &num(1), &num(0));
     asm.goto(end);
 }

@@ -53,7 +53,7 @@ pub use linked::{Found, Linked, LinkedSource, Optional};
 pub(crate) use seccomp::{
     Attach, Listener, NATIVE, SECRET_ARGUMENT, compile as compile_program, compile_filter,
 };
-pub(crate) use tail::{Controlling, LateLimit, Program, TailInput, tail};
+pub(crate) use tail::{Controlling, LateLimit, Program, Stream, TailInput, tail};
 pub(crate) use text::Listing;
 pub(crate) use window::{CloseRange, Then, WindowInput, window};
 

@@ -12,7 +12,7 @@ use super::seccomp::{self, Attach};
 use super::text::Listing;
 use crate::error::{Object, Step};
 use crate::machine::layout::{
-    ARGV, ENVP, FD_SOCKET, ROBUST_DISTANCE, ROBUST_ENTRY, ROBUST_FUTEX, ROBUST_HEAD,
+    ARGV, ENVP, EXECS, FD_SOCKET, ROBUST_DISTANCE, ROBUST_ENTRY, ROBUST_FUTEX, ROBUST_HEAD,
 };
 use crate::machine::segment::Place;
 use crate::machine::wire::Message;
@@ -42,6 +42,8 @@ pub(crate) struct TailInput<'a> {
     pub(crate) program: &'a Program,
     pub(crate) name: Object,
     pub(crate) cwd: &'a CString,
+    /// What of 0, 1 and 2 arrives, where something has to arrive.
+    pub(crate) streams: [Stream; 3],
     /// Where the passed descriptors go; they arrive from `passed_at` on, in this order.
     pub(crate) targets: &'a [i32],
     pub(crate) passed_at: i32,
@@ -51,6 +53,15 @@ pub(crate) struct TailInput<'a> {
     pub(crate) terminal: Controlling,
     pub(crate) arrival: Arrival,
     pub(crate) listing: Listing,
+}
+
+/// One of 0, 1 and 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// The caller's.
+    Given,
+    /// `/dev/null`.
+    Null,
 }
 
 /// Whether standard input is a terminal that the program's session is to have.
@@ -95,6 +106,10 @@ fn working_directory(asm: &mut Assembler, path: &CString) {
     asm.step(Step::WorkingDirectory, Object::SandboxPath(shown.into()));
     let name = asm.string(path.as_bytes());
     asm.call(Call::new(libc::SYS_chdir, "chdir").arg(name));
+    if path.as_bytes() == b"/" {
+        // The root is below itself.
+        return;
+    }
     let buffer = asm.cell_of("cwd", 4096);
     asm.call(Call::new(libc::SYS_getcwd, "getcwd").arg(buffer.pointer()).arg(num(4096)));
     asm.assert_equal(
@@ -214,7 +229,11 @@ fn before_exec(asm: &mut Assembler, input: &TailInput<'_>, socket: i32) -> Vec<C
     mask(asm);
     announce(asm);
     asm.step(Step::Exec, input.name.clone());
-    gate::tell_through(asm, socket, Message::Exec);
+    // A word is enough for who waits for the socket's end; who takes a listener over has to wake up for it.
+    asm.set(Cell::brief(EXECS, "execs"), &num(1), &num(0));
+    if input.filter.is_some_and(Attach::listens) {
+        gate::tell_through(asm, socket, Message::Exec);
+    }
     results
 }
 

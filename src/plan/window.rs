@@ -4,6 +4,7 @@
 use super::asm::{Assembler, Call, Cell, Code, num, sym};
 use super::context::u64_of;
 use super::fork::{self, ForkInput};
+use super::text::Listing;
 use crate::error::Step;
 use crate::machine::layout::PROGRESS;
 use crate::machine::segment::Place;
@@ -18,6 +19,7 @@ pub(crate) struct WindowInput<'a> {
     /// Whether `close_range` is there.
     pub(crate) close_range: CloseRange,
     pub(crate) then: Then,
+    pub(crate) listing: Listing,
 }
 
 /// How what the child does not need is closed.
@@ -40,7 +42,7 @@ pub(crate) enum Then {
 }
 
 pub(crate) fn window(input: &WindowInput<'_>) -> Code {
-    let mut asm = Assembler::new(Place::Window, 0);
+    let mut asm = Assembler::new(Place::Window, 0).with_listing(input.listing);
     if let Then::Fork { fork, .. } = &input.then {
         fork::split(&mut asm, fork);
         asm.progress(Cell::brief(PROGRESS, "progress"));

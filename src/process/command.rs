@@ -20,8 +20,8 @@ use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::plan::{BRIEF_SPAN, Controlling, Program};
 use crate::policy::Filter;
 use crate::spawn::{
-    Fence, NotifiedCall, Request, Response, Running, SharedSupervisor, Site, Strings, Supervisor, When,
-    explain, explain_joining, join, launch,
+    Fence, NotifiedCall, Request, Response, Running, SharedSupervisor, Site, Streams, Strings, Supervisor,
+    When, explain, explain_joining, join, launch,
 };
 use crate::sys;
 
@@ -261,8 +261,7 @@ impl Command {
     /// # Errors
     /// [`ErrorKind::InvalidCommand`] for a mistake in the command.
     pub fn explain(&self) -> Result<String> {
-        let null = || Stdio::null().ends(0).map(|(fd, _)| fd);
-        let request = self.request([null()?, null()?, null()?], self.passed()?, None)?;
+        let request = self.request([None, None, None], self.passed()?, None)?;
         match &self.site {
             Some(Ok(site)) => explain_joining(site, &request),
             Some(Err(error)) => Err(error.again()),
@@ -366,7 +365,7 @@ impl Command {
 
     fn request(
         &self,
-        stdio: [OwnedFd; 3],
+        stdio: Streams,
         passed: Passed,
         program_fd: Option<OwnedFd>,
     ) -> Result<Request<'static>> {

@@ -8,6 +8,7 @@ use super::channel::Channel;
 use super::stdio::Stdio;
 use super::terminal::{Terminal, WindowSize};
 use crate::error::{Error, ErrorKind, Object, Result, Step};
+use crate::spawn::Streams;
 
 /// The caller's side.
 #[derive(Debug, Default)]
@@ -20,9 +21,6 @@ pub(super) struct Ends {
     /// Under which the child is listed among the living.
     pub(super) name: Option<String>,
 }
-
-/// The program's standard streams.
-pub(super) type Streams = [OwnedFd; 3];
 
 /// Opens what the streams are to be.
 pub(super) fn streams(stdio: [&Stdio; 3]) -> Result<(Streams, Ends)> {
@@ -39,7 +37,7 @@ pub(super) fn streams(stdio: [&Stdio; 3]) -> Result<(Streams, Ends)> {
 pub(super) fn terminal(size: WindowSize) -> Result<(Streams, Ends)> {
     let (terminal, peer) = Terminal::open(size).map_err(|error| failed("terminal", "ioctl", &error))?;
     let copy = || peer.try_clone().map_err(|error| failed("terminal", "fcntl", &error));
-    let streams = [copy()?, copy()?, peer];
+    let streams = [Some(copy()?), Some(copy()?), Some(peer)];
     Ok((streams, Ends { terminal: Some(terminal), ..Ends::default() }))
 }
 

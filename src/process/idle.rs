@@ -41,8 +41,7 @@ impl Sandbox {
     /// # Errors
     /// [`crate::ErrorKind::Setup`] as [`Command::spawn_held`].
     pub fn hold(&self) -> Result<Idle> {
-        let null = |number| Stdio::null().ends(number).map(|(fd, _)| fd);
-        let request = Request::later([null(0)?, null(1)?, null(2)?]);
+        let request = Request::later();
         Ok(Idle { running: launch(self.fence(), request)? })
     }
 }

@@ -8,8 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::result::Result as StdResult;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -55,12 +54,13 @@ impl Stdio {
     }
 
     /// The program's end, and the caller's for a pipe. `number` is 0, 1 or 2.
-    pub(super) fn ends(&self, number: RawFd) -> Result<(OwnedFd, Option<OwnedFd>)> {
+    /// The program's side, `None` for `/dev/null`; and the caller's, where that has one.
+    pub(super) fn ends(&self, number: RawFd) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
         let failed = |call, errno| {
             Error::new(ErrorKind::Setup, Step::Descriptors, Object::Fd(number)).nix(call, errno)
         };
         match &self.0 {
-            Kind::Null => Ok((null().map_err(|errno| failed("open", errno))?, None)),
+            Kind::Null => Ok((None, None)),
             Kind::Inherit => {
                 let borrowed = match number {
                     0 => io::stdin().as_raw_fd(),
@@ -68,23 +68,22 @@ impl Stdio {
                     _ => io::stderr().as_raw_fd(),
                 };
                 match duplicate(borrowed) {
-                    Ok(fd) => Ok((fd, None)),
+                    Ok(fd) => Ok((Some(fd), None)),
                     // A caller without this stream: a program without it would get it with its first open.
-                    Err(Errno::EBADF) => Ok((null().map_err(|errno| failed("open", errno))?, None)),
+                    Err(Errno::EBADF) => Ok((None, None)),
                     Err(errno) => Err(failed("fcntl", errno)),
                 }
             }
             Kind::Piped => {
                 let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed("pipe2", errno))?;
-                Ok(if number == 0 { (read, Some(write)) } else { (write, Some(read)) })
+                Ok(if number == 0 { (Some(read), Some(write)) } else { (Some(write), Some(read)) })
             }
-            Kind::Fd(fd) => Ok((duplicate(fd.as_raw_fd()).map_err(|errno| failed("fcntl", errno))?, None)),
+            Kind::Fd(fd) => {
+                let copy = duplicate(fd.as_raw_fd()).map_err(|errno| failed("fcntl", errno))?;
+                Ok((Some(copy), None))
+            }
         }
     }
-}
-
-fn null() -> StdResult<OwnedFd, Errno> {
-    open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 fn duplicate(fd: RawFd) -> StdResult<OwnedFd, Errno> {

@@ -13,7 +13,7 @@ use crate::host::Status;
 use crate::machine::image;
 use crate::machine::layout::{FD_FIRST_FREE, FD_SOCKET, MESSAGE};
 use crate::machine::segment::Bases;
-use crate::plan::{AideTable, CloseRange, Duty, Then, WindowInput, aide, window};
+use crate::plan::{AideTable, CloseRange, Duty, Listing, Then, WindowInput, aide, window};
 use crate::policy::Init;
 use crate::sys::{self, Block, CloneHow, Cloned};
 
@@ -106,7 +106,8 @@ fn make(duty: Duty, fds: &[(RawFd, i32)], deadline: Instant) -> StdResult<Aide, 
         let given = fds.iter().find(|(_, to)| *to == number);
         (given.map_or(caller.as_raw_fd(), |(fd, _)| *fd), number)
     }));
-    let window = window(&WindowInput { place: &place, free: FD_FIRST_FREE, close_range, then });
+    let (free, listing) = (FD_FIRST_FREE, Listing::Omitted);
+    let window = window(&WindowInput { place: &place, free, close_range, then, listing });
     let mut memory = sys::Buffer::new(window.segment.len());
     let bases = Bases { image: 0, brief: record.address(), tail: 0, window: memory.address() };
     bytes.clear();

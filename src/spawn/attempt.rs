@@ -2,6 +2,7 @@
 
 mod fork;
 mod join;
+mod kept;
 mod load;
 mod memory;
 mod release;
@@ -17,6 +18,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 pub(crate) use self::join::{explain_joining, join};
+use self::kept::{KeptTail, Tail};
 use self::memory::{close_range, command_tail, linked, place, tail_and_brief};
 pub(crate) use self::said::explain_command;
 use super::act::carry_out;
@@ -36,7 +38,7 @@ use crate::host::Host;
 use crate::machine::image;
 use crate::machine::segment::Bases;
 use crate::machine::wire::Message;
-use crate::plan::{Attach, CloseRange, Code, Entry, ForkInput, Plan, Then, WindowInput, window};
+use crate::plan::{Attach, CloseRange, Code, Entry, ForkInput, Listing, Plan, Then, WindowInput, window};
 use crate::policy::{Init, Launch, Namespaces, Policy};
 use crate::sys::{self, CloneHow};
 
@@ -57,6 +59,8 @@ pub(crate) struct Compiled {
     pub(crate) image: StdResult<OwnedFd, String>,
     /// The one for commands that join a sandbox of this plan.
     pub(super) joining: OnceLock<Result<Box<Self>>>,
+    /// Of the last command that a waiting child was told.
+    kept: KeptTail,
 }
 
 impl Compiled {
@@ -72,7 +76,7 @@ impl Compiled {
             (Launch::Image, Err(why)) => {
                 Err(Error::new(ErrorKind::Unsupported, Step::Image, "image").detail(why))
             }
-            (_, image) => Ok(Self { plan, image, joining: OnceLock::new() }),
+            (_, image) => Ok(Self { plan, image, joining: OnceLock::new(), kept: KeptTail::default() }),
         }
     }
 }
@@ -118,8 +122,7 @@ enum What {
 struct Linked {
     bases: Bases,
     image_rows: u64,
-    tail: Code,
-    tail_cells: Vec<u32>,
+    tail: Arc<Tail>,
     window: Code,
     window_rows: u64,
 }
@@ -252,7 +255,7 @@ fn attempt<'a>(
             if site.is_some() {
                 parent.attend(program);
             }
-            let running = Running {
+            let mut running = Running {
                 parent,
                 report,
                 init,
@@ -269,6 +272,8 @@ fn attempt<'a>(
             };
             if when == When::Later {
                 running.hold_mounts();
+                // Nothing is left to explain of what is done: to let go of it is not to cost the command's time.
+                (running.linked.tail, running.linked.window) = (Arc::default(), Code::empty());
             }
             Ok(running)
         }
@@ -304,8 +309,8 @@ fn prepare(
         }
         Method::Copy { .. } | Method::Fork => Then::Copy { entry },
     };
-    let tail_cells = cells.iter().map(|cell| cell.address.offset).collect();
-    let linked = Linked { bases, image_rows, tail, tail_cells, window: Code::empty(), window_rows: 0 };
+    let tail = Arc::new(Tail::new(tail, &cells));
+    let linked = Linked { bases, image_rows, tail, window: Code::empty(), window_rows: 0 };
     let (parent, window, window_rows) =
         start(fence, compiled, brief, request, (&sources, close_range, then, deadline))?;
     // A child that is a copy has its own by now.
@@ -329,7 +334,8 @@ fn start(
         let error = Error::new(ErrorKind::Setup, Step::Tether, "caller").call("pidfd_open", errno);
         error.causes_found(causes(Step::Tether, errno, &fence.host, plan.set))
     })?;
-    let mut place = super::fill::descriptors(plan, request, sources, (&sockets.1, &brief, &caller));
+    let stdio = super::request::open_nulls(&mut request.stdio)?;
+    let mut place = super::fill::descriptors(plan, request, sources, (stdio, &sockets.1, &brief, &caller));
     let joined = match (&request.site, &plan.entry) {
         (Some(site), Entry::Living(join)) => Some((site.door()?, site.namespaces(join)?)),
         _ => None,
@@ -350,7 +356,7 @@ fn start(
         }
         (then, _) => then,
     };
-    let window = window(&WindowInput { place: &place, free, close_range, then });
+    let window = window(&WindowInput { place: &place, free, close_range, then, listing: Listing::Omitted });
     let mut memory = sys::Buffer::new(window.segment.len());
     let at = brief.map().address();
     memory.fill(&linked(&window, &Bases { image: 0, brief: at, tail: 0, window: memory.address() }));

@@ -1,7 +1,7 @@
 //! What a child finds when it starts: words of its brief, and descriptors under their numbers. It must not start anything.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use super::brief::Brief;
 use super::request::{Request, When};
@@ -66,10 +66,9 @@ pub(super) fn descriptors(
     plan: &Plan,
     request: &Request<'_>,
     sources: &[Found],
-    (socket, brief, caller): (&OwnedFd, &Brief, &OwnedFd),
+    (stdio, socket, brief, caller): ([RawFd; 3], &OwnedFd, &Brief, &OwnedFd),
 ) -> Vec<(i32, i32)> {
-    let mut place: Vec<(i32, i32)> =
-        (0..).zip(&request.stdio).map(|(number, fd)| (fd.as_raw_fd(), number)).collect();
+    let mut place: Vec<(i32, i32)> = (0..).zip(stdio).map(|(number, fd)| (fd, number)).collect();
     place.push((socket.as_raw_fd(), FD_SOCKET));
     place.push((brief.map().as_fd().as_raw_fd(), FD_BRIEF));
     // The scratch numbers are taken too, so that no call of the set-up hands them out.

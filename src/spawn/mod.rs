@@ -37,7 +37,7 @@ pub(crate) use attempt::{
 };
 pub(crate) use clone::deadline_after;
 pub use enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState, SupervisorState};
-pub(crate) use request::{Request, Strings, When};
+pub(crate) use request::{Request, Streams, Strings, When, open_nulls};
 pub(crate) use signals::Blocked;
 pub(crate) use site::Site;
 pub(crate) use supervise::SharedSupervisor;

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use super::brief::Brief;
 use super::cgroup::{FrozenBy, Group, Motion, Ward, end_tree};
 use super::explain::Death;
-use super::watchdog::{close_later, reap_later};
+use super::watchdog::{Remains, close_later, reap_later};
 use super::worker::{StatusFrom, Told};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::machine::layout::DETACHED;
+use crate::machine::layout::{DETACHED, EXECS};
 use crate::machine::wire::{MESSAGE_SIZE, Message};
 use crate::plan::BATCH;
 use crate::sys::{self, Block, Cloned, Reaped};
@@ -134,9 +134,10 @@ impl Parent {
         *self.mounts.lock().unwrap_or_else(PoisonError::into_inner) = Some(namespace);
     }
 
-    fn let_mounts_go(&self) {
+    fn let_mounts_go(&self, socket: Option<OwnedFd>) {
         if let Some(namespace) = self.mounts.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            close_later(namespace);
+            let (brief, pidfd) = (Arc::clone(&self.brief), Arc::clone(&self.pidfd));
+            close_later(Remains { _namespace: namespace, _brief: brief, _pidfd: pidfd, _socket: socket });
         }
     }
 
@@ -174,6 +175,11 @@ impl Parent {
     /// Whether the set-up, or init, ended by a failed step.
     pub(super) fn gave_up(&self) -> bool {
         self.brief.progress().gave_up || self.brief.init_progress().gave_up
+    }
+
+    /// Whether the child's next thing was its exec.
+    pub(super) fn is_at_exec(&self) -> bool {
+        self.brief.map().word(EXECS) == 1
     }
 
     /// Whether the child has left the memory of the set-up.
@@ -336,7 +342,7 @@ impl Parent {
             if let Some(group) = &self.group {
                 group.finish();
             }
-            self.let_mounts_go();
+            self.let_mounts_go(None);
         }
         Ok(now)
     }
@@ -407,7 +413,8 @@ impl Drop for Parent {
         if let Some(group) = &self.group {
             group.finish();
         }
-        self.let_mounts_go();
+        let socket = self.socket.take();
+        self.let_mounts_go(socket);
     }
 }
 

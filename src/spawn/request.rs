@@ -1,14 +1,18 @@
 //! One command, ready for a launch: strings and descriptors. It must not know policy or plan.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 
 use super::attempt::Body;
 use super::site::Site;
 use super::supervise::SharedSupervisor;
-use crate::error::Object;
-use crate::plan::{Controlling, Program};
+use crate::error::{Error, ErrorKind, Object, Result, Step};
+use crate::plan::{Controlling, Program, Stream};
+use crate::sys;
 
 /// When it is known what a child will run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +20,29 @@ pub(crate) enum When {
     Now,
     /// The child waits for it: what this request says of the program is never run.
     Later,
+}
+
+/// Standard input, output and error of a program; `None` is `/dev/null`, which a child that waits has there already.
+pub(crate) type Streams = [Option<OwnedFd>; 3];
+
+/// Opens what is to be `/dev/null`: once for all, as it remembers nothing of what is written to it. Returns the numbers.
+pub(crate) fn open_nulls(streams: &mut Streams) -> Result<[RawFd; 3]> {
+    let mut null = None;
+    let mut numbers = [-1; 3];
+    for ((index, stream), number) in (0..).zip(streams).zip(&mut numbers) {
+        let failed = |call, errno| {
+            Error::new(ErrorKind::Setup, Step::Descriptors, Object::Fd(index)).call(call, errno)
+        };
+        let fd = match (stream.take(), null) {
+            (Some(fd), _) => fd,
+            (None, Some(open)) => sys::duplicate(open, 3).map_err(|errno| failed("fcntl", errno))?,
+            (None, None) => open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
+                .inspect(|fd| null = Some(fd.as_raw_fd()))
+                .map_err(|errno| failed("open", errno as i32))?,
+        };
+        *number = stream.insert(fd).as_raw_fd();
+    }
+    Ok(numbers)
 }
 
 /// What one launch runs.
@@ -27,7 +54,7 @@ pub(crate) struct Request<'a> {
     pub(crate) envp: Strings,
     pub(crate) cwd: CString,
     /// What become 0, 1 and 2.
-    pub(crate) stdio: [OwnedFd; 3],
+    pub(crate) stdio: Streams,
     /// Descriptors and the numbers that they get.
     pub(crate) passed: Vec<(OwnedFd, i32)>,
     /// What is executed, where that is a descriptor.
@@ -44,15 +71,15 @@ pub(crate) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// For a child that waits for its command, with these streams until then. Its own tail executes nothing.
-    pub(crate) fn later(stdio: [OwnedFd; 3]) -> Self {
+    /// For a child that waits for its command. Its own tail executes nothing.
+    pub(crate) fn later() -> Self {
         Self {
             program: Program::Paths(Vec::new()),
             name: Object::None,
             argv: Strings::new(vec![c"ringfence-idle".to_owned()]),
             envp: Strings::new(Vec::new()),
             cwd: c"/".to_owned(),
-            stdio,
+            stdio: [None, None, None],
             passed: Vec::new(),
             program_fd: None,
             terminal: Controlling::No,
@@ -61,6 +88,13 @@ impl Request<'_> {
             body: None,
             site: None,
         }
+    }
+}
+
+impl Request<'_> {
+    /// Which streams the child has not got already.
+    pub(super) fn given(&self) -> [Stream; 3] {
+        self.stdio.each_ref().map(|stream| if stream.is_some() { Stream::Given } else { Stream::Null })
     }
 }
 

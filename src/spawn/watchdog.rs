@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
+use super::brief::Brief;
 use super::threads::Harmless;
 use crate::sys::{self, Block, Reaped};
 
@@ -17,7 +18,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long it goes on looking when nothing is.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// So many descriptors do not wait for the next tick.
+/// So many do not wait for the next tick.
 const MANY: usize = 64;
 
 /// One launch: when it is too late, and where the kernel puts the child's pidfd.
@@ -28,13 +29,22 @@ struct Launch {
     pidfd: Arc<AtomicI32>,
 }
 
+/// What is left of a child that waited, and takes long to let go of: the last hold on its mounts, and a mapping that every
+/// processor with a thread of this process has to forget.
+#[derive(Debug)]
+pub(super) struct Remains {
+    pub(super) _namespace: OwnedFd,
+    pub(super) _brief: Arc<Brief>,
+    pub(super) _pidfd: Arc<OwnedFd>,
+    pub(super) _socket: Option<OwnedFd>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     launches: Vec<Launch>,
     /// Killed children that could not be reaped yet.
     frozen: Vec<Arc<OwnedFd>>,
-    /// Descriptors whose closing takes long.
-    closing: Vec<OwnedFd>,
+    closing: Vec<Remains>,
     next: u64,
     /// The process that the thread belongs to: a fork of the caller has none.
     process: u32,
@@ -70,11 +80,11 @@ pub(super) fn reap_later(pidfd: Arc<OwnedFd>) {
     }
 }
 
-/// Closes a descriptor whose closing takes long, a moment later: at the next tick, or at once where there are many.
-pub(super) fn close_later(fd: OwnedFd) {
+/// Closes what takes long to close, a moment later: at the next tick, or at once where there is much.
+pub(super) fn close_later(remains: Remains) {
     let mut guard = state();
     if let Some(state) = started(&mut guard) {
-        state.closing.push(fd);
+        state.closing.push(remains);
         if state.closing.len() >= MANY {
             WAKE.notify_one();
         }

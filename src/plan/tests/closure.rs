@@ -123,6 +123,7 @@ fn closure() -> Code {
         filter: None,
         terminal: Controlling::No,
         arrival: Arrival::Window,
+        streams: [crate::plan::Stream::Given; 3],
         listing: crate::plan::Listing::Kept,
     };
     tail(&input).0
@@ -172,7 +173,13 @@ fn the_copy_in_between_reports_and_ends() {
     for how in [CloneHow::Clone, CloneHow::Clone3, CloneHow::Clone3Into(9)] {
         let then = Then::Fork { entry: PLAN, fork: ForkInput { how, flags: 0x1000_0000, report: 12 } };
         let place = [(10, 0), (11, 1), (12, 2)];
-        let code = window(&WindowInput { place: &place, free: 8, close_range: CloseRange::Here, then });
+        let code = window(&WindowInput {
+            place: &place,
+            free: 8,
+            close_range: CloseRange::Here,
+            then,
+            listing: crate::plan::Listing::Kept,
+        });
         let mut world = Yes::new(&code);
         assert_eq!(world.run(&code), End::Stopped, "{how:?}");
         let made: Vec<u32> = world.calls.iter().map(|(nr, _)| *nr).collect();

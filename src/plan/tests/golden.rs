@@ -120,6 +120,7 @@ fn shown_with(
         filter,
         terminal: Controlling::No,
         arrival,
+        streams: [crate::plan::Stream::Given; 3],
         listing: crate::plan::Listing::Kept,
     };
     Shown(&tail(&input).0).to_string()
@@ -127,7 +128,14 @@ fn shown_with(
 
 fn shown_window(close_range: CloseRange, then: Then) -> String {
     let place = [(10, 0), (11, 1), (12, 2), (20, 3), (21, 4), (22, 5)];
-    Shown(&window(&WindowInput { place: &place, free: 8, close_range, then })).to_string()
+    Shown(&window(&WindowInput {
+        place: &place,
+        free: 8,
+        close_range,
+        then,
+        listing: crate::plan::Listing::Kept,
+    }))
+    .to_string()
 }
 
 fn closure(filter: Option<Vec<u64>>) -> Program {

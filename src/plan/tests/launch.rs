@@ -157,7 +157,13 @@ impl<'a> Launch<'a> {
             How::Image => Then::Image { fd: IMAGE_FD, carried: plan.carried, argv: 1, envp: 2 },
             How::Copy => Then::Copy { entry },
         };
-        let window = window(&WindowInput { place: &place, free, close_range, then });
+        let window = window(&WindowInput {
+            place: &place,
+            free,
+            close_range,
+            then,
+            listing: crate::plan::Listing::Kept,
+        });
         let memory = memory(plan, &tail, &window, &bases);
         let ids = (plan.ids.uid, plan.ids.gid);
         let mode = if variant.found == Found::Directories { 0o040_755 } else { 0o100_644 };
@@ -244,6 +250,7 @@ fn tail_of(plan: &Plan, variant: Variant, close_range: CloseRange) -> Code {
         filter: plan.filter.as_ref(),
         terminal: variant.terminal,
         arrival: variant.arrival,
+        streams: [crate::plan::Stream::Given; 3],
         listing: crate::plan::Listing::Kept,
     };
     tail(&input).0

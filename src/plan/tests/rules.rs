@@ -20,6 +20,7 @@ use crate::host::Features;
 use crate::machine::isa::Opcode;
 use crate::machine::isa::RETRY;
 use crate::machine::layout::BRIEF_BASE;
+use crate::machine::layout::EXECS;
 use crate::machine::layout::FD_CALLER;
 use crate::machine::layout::FD_SANDBOX;
 use crate::machine::layout::FD_SCRATCH;
@@ -78,6 +79,9 @@ fn in_order(broken: &mut Vec<String>, list: &[(&str, Option<usize>)]) {
 pub(super) fn at_exec(launch: &Launch<'_>, world: &Scripted) -> Vec<String> {
     let mut broken = Vec::new();
     let done = Done::new(world);
+    if world.word_at(BRIEF_BASE + u64::from(EXECS)) != Some(1) {
+        broken.push("the caller cannot know that the next thing is the exec".into());
+    }
     privileges(launch, &done, &mut broken);
     identity(launch, &done, &mut broken);
     if let Entry::Living(_) = launch.plan.entry {
@@ -130,8 +134,8 @@ fn privileges(launch: &Launch<'_>, done: &Done<'_>, broken: &mut Vec<String>) {
         let filter = need(broken, "the filter", done.last(libc::SYS_seccomp, |_| true));
         let early = launch.variant.arrival == Arrival::Messages
             && launch.plan.filter.as_ref().is_some_and(|filter| filter.precedes_command());
-        // "Ready" and "Exec" behind it, or neither.
-        let wanted = if early { 2 } else { 0 };
+        // "Ready" behind it, or nothing.
+        let wanted = usize::from(early);
         let behind = done
             .events
             .iter()

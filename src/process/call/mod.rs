@@ -31,7 +31,7 @@ use super::sandbox::Sandbox;
 use super::stdio::Stdio;
 use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::plan::{Controlling, LookedInto, Program, filter_errno};
-use crate::spawn::{Body, Fence, FilterBy, Request, Strings, When, check_closure, launch, only_one};
+use crate::spawn::{Body, Fence, FilterBy, Request, Streams, Strings, When, check_closure, launch, only_one};
 use crate::sys;
 
 /// What the answer is limited to by default, bytes.
@@ -283,7 +283,7 @@ fn looked_into() -> LookedInto {
 
 /// A launch whose tail goes back to Rust; the descriptors get consecutive numbers.
 pub(super) fn request<'a>(
-    stdio: [OwnedFd; 3],
+    stdio: Streams,
     (fds, first): (Vec<OwnedFd>, i32),
     cwd: &Path,
     body: Body<'a>,

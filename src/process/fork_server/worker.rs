@@ -16,7 +16,7 @@ use super::super::stdio::Stdio;
 use super::ForkServer;
 use super::wire::{ARGUMENTS_MAX, Asked, FDS_MAX};
 use crate::error::{Error, ErrorKind, Object, Result, Step};
-use crate::spawn::{Report, Running, WorkerHeard, deadline_after, hear_worker, identify};
+use crate::spawn::{Report, Running, WorkerHeard, deadline_after, hear_worker, identify, open_nulls};
 use crate::sys::{self, Cloned};
 
 /// A worker to be started; may be started many times.
@@ -96,7 +96,8 @@ impl<'s> Worker<'s> {
         let function = self.check()?;
         let null = Stdio::null();
         let stream = |number: usize| self.stdio[number].as_ref().unwrap_or(&null);
-        let (streams, mut ends) = ends::streams([stream(0), stream(1), stream(2)])?;
+        let (mut streams, mut ends) = ends::streams([stream(0), stream(1), stream(2)])?;
+        open_nulls(&mut streams)?;
         ends.name.clone_from(&self.name);
         let (report, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
@@ -108,7 +109,11 @@ impl<'s> Worker<'s> {
         } else {
             None
         };
-        let own = [theirs].into_iter().chain(streams).chain(channel).collect::<Vec<OwnedFd>>();
+        let own = [theirs]
+            .into_iter()
+            .chain(streams.into_iter().flatten())
+            .chain(channel)
+            .collect::<Vec<OwnedFd>>();
         let numbers: Vec<RawFd> = own.iter().chain(&self.passed).map(AsRawFd::as_raw_fd).collect();
         let asked = Asked { function, channels: self.channels };
         self.ask(&asked.to_bytes(&self.arguments), &numbers)?;

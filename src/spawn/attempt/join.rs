@@ -6,7 +6,7 @@ use super::super::request::Request;
 use super::super::site::Site;
 use super::{Method, Running, attempt, command_tail};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::plan::Arrival;
+use crate::plan::{Arrival, Listing};
 
 /// Another command in a living sandbox.
 pub(crate) fn join(site: &Site, request: Request<'_>) -> Result<Running> {
@@ -25,6 +25,7 @@ pub(crate) fn join(site: &Site, request: Request<'_>) -> Result<Running> {
 /// The plan of such a launch and the tail of the command, as text.
 pub(crate) fn explain_joining(site: &Site, request: &Request<'_>) -> Result<String> {
     let plan = &site.compiled()?.plan;
-    let (tail, _) = command_tail(&site.fence, plan, request, (&request.program, Arrival::Window));
+    let (tail, _) =
+        command_tail(&site.fence, plan, request, (&request.program, Arrival::Window, Listing::Kept));
     Ok(format!("{plan}# the command\n{tail}"))
 }

@@ -4,19 +4,20 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use super::super::request::{Request, Strings};
+use super::super::request::{Request, Streams, Strings};
 use super::Running;
+use super::kept::Tail;
 use super::memory::command_tail;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::machine::layout::{ARGV, ENVP};
-use crate::plan::Arrival;
+use crate::plan::{Arrival, Listing};
 
 /// Bytes of the brief for a command that comes later: tail, arguments, environment. Pages of it that nothing was written to
 /// take no memory.
 pub(crate) const ROOM: usize = 1 << 20;
 
 impl Running {
-    /// What only the release is left for. Nothing has been told to the child yet: it reads none of this before the last `Go`,
+    /// What only the release is left for. Nothing has been told to the child yet: it reads none of this before the release,
     /// and the kernel's locks around that message order these writes before its reads.
     ///
     /// # Errors
@@ -26,9 +27,14 @@ impl Running {
             return Err(Error::new(ErrorKind::Setup, Step::Exec, "program"));
         };
         let plan = &compiled.plan;
-        let (tail, cells) = command_tail(&self.fence, plan, &request, (&request.program, Arrival::Messages));
+        let tail = compiled.kept.of(&request, || {
+            let how = (&request.program, Arrival::Messages, Listing::Omitted);
+            let (code, cells) = command_tail(&self.fence, plan, &request, how);
+            Tail::new(code, &cells)
+        });
+        let segment = &tail.code.segment;
         let mut bytes = Vec::new();
-        tail.segment.link(&self.linked.bases, &mut bytes);
+        segment.link(&self.linked.bases, &mut bytes);
         let argv = append(&mut bytes, &request.argv, self.linked.bases.tail);
         let envp = append(&mut bytes, &request.envp, self.linked.bases.tail);
         if bytes.len() > ROOM {
@@ -39,10 +45,9 @@ impl Running {
         map.set_bytes(plan.tail_at, &bytes);
         map.set_word(ARGV, argv);
         map.set_word(ENVP, envp);
-        let rows = self.linked.bases.tail + tail.segment.rows_at() as u64;
+        let rows = self.linked.bases.tail + segment.rows_at() as u64;
         super::super::fill::enter_tail(self.parent.brief(), rows);
         self.linked.tail = tail;
-        self.linked.tail_cells = cells.iter().map(|cell| cell.address.offset).collect();
         self.supervisor = request.supervisor;
         self.cargo = cargo(request.stdio, request.passed, request.program_fd);
         self.told = bytes.len();
@@ -68,8 +73,8 @@ impl Running {
 }
 
 /// Standard streams first, then what is passed, then the program: as the tail takes them in.
-fn cargo(stdio: [OwnedFd; 3], passed: Vec<(OwnedFd, i32)>, program: Option<OwnedFd>) -> Vec<OwnedFd> {
-    stdio.into_iter().chain(passed.into_iter().map(|(fd, _)| fd)).chain(program).collect()
+fn cargo(stdio: Streams, passed: Vec<(OwnedFd, i32)>, program: Option<OwnedFd>) -> Vec<OwnedFd> {
+    stdio.into_iter().flatten().chain(passed.into_iter().map(|(fd, _)| fd)).chain(program).collect()
 }
 
 /// Puts the table and the strings behind `bytes`, which the child finds at `base`. Returns the table's address there.

@@ -16,13 +16,14 @@ pub(super) fn command_tail(
     fence: &Fence,
     plan: &Plan,
     request: &Request<'_>,
-    (program, arrival): (&Program, Arrival),
+    (program, arrival, listing): (&Program, Arrival, Listing),
 ) -> (Code, Vec<Cell>) {
     let targets: Vec<i32> = request.passed.iter().map(|(_, target)| *target).collect();
     tail(&TailInput {
         program,
         name: request.name.clone(),
         cwd: &request.cwd,
+        streams: request.given(),
         targets: &targets,
         passed_at: plan.passed_at,
         close_range: close_range(fence),
@@ -30,8 +31,7 @@ pub(super) fn command_tail(
         filter: plan.filter.as_ref(),
         terminal: request.terminal,
         arrival,
-        // Nobody lists a tail; an error of it needs the step and the object.
-        listing: Listing::Omitted,
+        listing,
     })
 }
 
@@ -55,10 +55,11 @@ pub(super) fn tail_and_brief(
     if let Some(body) = &request.body {
         let brief = brief_of(tail_at)?;
         let program = Program::Closure(fork::closure_tail(fence, body, &brief)?);
-        let (tail, cells) = command_tail(fence, plan, request, (&program, Arrival::Window));
+        let (tail, cells) = command_tail(fence, plan, request, (&program, Arrival::Window, Listing::Omitted));
         return Ok((tail, cells, brief));
     }
-    let (tail, cells) = command_tail(fence, plan, request, (&request.program, Arrival::Window));
+    let how = (&request.program, Arrival::Window, Listing::Omitted);
+    let (tail, cells) = command_tail(fence, plan, request, how);
     let room = if request.when == When::Later { ROOM } else { 0 };
     let brief = brief_of(tail_at + tail.segment.len().max(room))?;
     Ok((tail, cells, brief))

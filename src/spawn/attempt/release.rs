@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,7 @@ impl Running {
         forget_secret(self.parent.brief());
         self.unload();
         // Nothing is left to explain: a running program is not to cost the memory of its set-up.
-        (self.linked.tail, self.linked.window) = (Code::empty(), Code::empty());
+        (self.linked.tail, self.linked.window) = (Arc::default(), Code::empty());
         self.tell();
         Ok(())
     }
@@ -90,13 +91,16 @@ impl Running {
     }
 
     fn run(&mut self, program: Option<&OwnedFd>, deadline: Instant) -> Result<()> {
-        self.parent.tell(Message::Go)?;
+        if self.cargo.is_empty() {
+            self.parent.tell(Message::Go)?;
+        }
         self.parent.hand_over(&self.cargo)?;
         // The child has its own by now, or it never will.
         self.cargo.clear();
         let mut announced = false;
         loop {
-            let until = if announced { deadline.min(Instant::now() + LATE) } else { deadline };
+            let ends = self.what == What::Program && program.is_none();
+            let until = if announced || ends { deadline.min(Instant::now() + LATE) } else { deadline };
             match self.parent.hear(until)? {
                 Heard::Message(Message::Exec, _) if !announced => {
                     announced = true;
@@ -112,10 +116,14 @@ impl Running {
                     let error = Error::new(ErrorKind::Setup, Step::Gate, "socket");
                     return Err(error.detail("the child said something else"));
                 }
-                Heard::End if announced && !self.parent.gave_up() => return Ok(()),
+                Heard::End if self.parent.is_at_exec() && !self.parent.gave_up() => return Ok(()),
                 Heard::End => return Err(self.exec_error(self.parent.death())),
                 // Someone else holds the socket's other end.
-                Heard::Nothing if self.parent.has_left() && !self.parent.gave_up() => return Ok(()),
+                Heard::Nothing
+                    if self.parent.is_at_exec() && self.parent.has_left() && !self.parent.gave_up() =>
+                {
+                    return Ok(());
+                }
                 Heard::Nothing if Instant::now() < deadline => {}
                 Heard::Nothing => {
                     self.parent.end();
@@ -251,7 +259,8 @@ impl Running {
         let brief = self.parent.brief().map();
         let results: Vec<(u64, u64)> = self
             .linked
-            .tail_cells
+            .tail
+            .cells
             .iter()
             .map(|offset| (brief.word(tail_at + offset), brief.word(tail_at + offset + 8)))
             .collect();

@@ -7,7 +7,7 @@ use super::super::request::Request;
 use super::memory::command_tail;
 use super::{Compiled, Fence, Linked};
 use crate::error::{Error, ErrorKind, Object, Step};
-use crate::plan::Arrival;
+use crate::plan::{Arrival, Listing};
 
 /// The plans and the tails of one command, as text.
 pub(crate) fn explain_command(fence: &Fence, request: &Request<'_>) -> String {
@@ -15,8 +15,8 @@ pub(crate) fn explain_command(fence: &Fence, request: &Request<'_>) -> String {
     for (set, compiled) in &fence.plans {
         match compiled {
             Ok(compiled) => {
-                let (tail, _) =
-                    command_tail(fence, &compiled.plan, request, (&request.program, Arrival::Window));
+                let how = (&request.program, Arrival::Window, Listing::Kept);
+                let (tail, _) = command_tail(fence, &compiled.plan, request, how);
                 text.push_str(&format!("{}# the command\n{tail}", compiled.plan));
             }
             Err(error) => text.push_str(&format!("# namespaces {set}\n# {error}\n")),
@@ -28,14 +28,15 @@ pub(crate) fn explain_command(fence: &Fence, request: &Request<'_>) -> String {
 impl Linked {
     /// How the program is named: the object of the tail's last step.
     fn program(&self) -> Object {
-        let last = self.tail.ops.last().and_then(|op| self.tail.objects.get(op.object));
+        let last = self.tail.code.ops.last().and_then(|op| self.tail.code.objects.get(op.object));
         last.cloned().unwrap_or_default()
     }
 
     pub(super) fn explain(&self, fence: &Fence, compiled: &Compiled, parent: &Parent, death: Death) -> Error {
+        let tail = &self.tail.code;
         let regions = [
             Region { code: &compiled.plan.code, rows_at: self.image_rows },
-            Region { code: &self.tail, rows_at: self.bases.tail + self.tail.segment.rows_at() as u64 },
+            Region { code: tail, rows_at: self.bases.tail + tail.segment.rows_at() as u64 },
             Region { code: &self.window, rows_at: self.window_rows },
         ];
         let error = explain(&regions, parent.brief(), death, &fence.host, compiled.plan.set);
