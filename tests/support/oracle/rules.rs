@@ -349,8 +349,11 @@ impl Done<'_> {
             // A link is made where something else has made an entry.
             items().filter(|(path, _)| path.starts_with(&refused.path)).count() > 1
         } else {
-            // Something on the way is not the sandbox's own, or a mask has nothing to hide.
-            let own = |kind: &MountKind| matches!(kind, MountKind::Tmpfs(_) | MountKind::Directory(_));
+            // Something on the way is not the sandbox's own, or a mask has nothing to hide. On a root of the host nothing is:
+            // an empty tmpfs there has no mount points, and none are made in it.
+            let own = |kind: &MountKind| {
+                self.spec.empty_root && matches!(kind, MountKind::Tmpfs(_) | MountKind::Directory(_))
+            };
             // A walk without openat2 stops at the item itself; with it, behind.
             let met = items().any(|(path, kind)| path == refused.path && !own(kind))
                 && items().filter(|(path, _)| path.starts_with(&refused.path)).count() > 1;
