@@ -61,6 +61,13 @@ mod tests {
     }
 
     #[test]
+    fn a_preferred_dev_that_is_attached_is_completed_or_nothing_runs() {
+        // `compile/dev-attached-and-not-closed`: the call behind the attaching fails.
+        let seen = examine(&bytes(4_643), About::Everything);
+        assert_eq!((seen.plans, seen.ended), (1, 1));
+    }
+
+    #[test]
     fn a_random_mount_tree_is_refused_or_stands_as_it_was_asked_for() {
         let seen = all(About::Mounts);
         assert!(seen.mistaken > 100 && seen.plans > 100 && seen.ended > 50, "{seen:?}");
