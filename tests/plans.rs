@@ -68,6 +68,13 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_copies_mounts_and_lacks_the_calls_to_attach_them_is_one_without() {
+        // `compile/copies-without-calls`.
+        let seen = examine(&bytes(7_919), About::Everything);
+        assert_eq!((seen.plans, seen.ended), (1, 1));
+    }
+
+    #[test]
     fn a_random_mount_tree_is_refused_or_stands_as_it_was_asked_for() {
         let seen = all(About::Mounts);
         assert!(seen.mistaken > 100 && seen.plans > 100 && seen.ended > 50, "{seen:?}");

@@ -193,8 +193,7 @@ impl Done<'_> {
     fn bind(&self, path: &[String], bind: &Bind, from: usize) -> Result<usize, String> {
         let (name, wanted) = (source_name(&bind.source), of_bind(bind));
         let detached = Features::MOUNT_API | Features::MOUNT_SETATTR;
-        let at_once = self.spec.host.features().contains(detached)
-            || self.spec.host.features().contains(Features::CLONE_TREES);
+        let at_once = self.spec.host.features().contains(detached);
         self.attached(path, from, wanted, |mount| {
             is_source(&mount.what, &name)
                 && mount.recursive == (bind.submounts == Submounts::Include)
