@@ -413,6 +413,17 @@ mod tests {
         assert!(error.to_string().contains("/etc/passwd"), "{error}");
     }
 
+    #[test]
+    fn a_mount_point_that_is_missing_in_a_tmpfs_on_a_root_of_the_host_is_named() {
+        let scratch = Scratch::new();
+        let (root, source) = (scratch.directory("root"), scratch.directory("source"));
+        fs::create_dir(root.join("t")).expect("directory");
+        let tree = Sandbox::builder().root_directory(&root, Access::ReadOnly).tmpfs("/t", 1 << 20);
+        let error = refused(tree.bind(&source, "/t/b/b", Access::ReadOnly));
+        assert_eq!((error.step(), error.raw_os_error()), (Step::Mount, Some(libc::ENOENT)), "{error:#}");
+        assert!(error.to_string().contains("\"/t/b/b\""), "{error}");
+    }
+
     fn mistakes(builder: &Builder) -> Vec<Mistake> {
         builder.policy().expect_err("a mistake").mistakes().to_vec()
     }

@@ -7,10 +7,17 @@ mod oracle;
 
 #[cfg(test)]
 mod tests {
+    use std::env;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use crate::oracle::spec::About;
     use crate::oracle::{Seen, examine};
 
-    const ROUNDS: u64 = 1_500;
+    /// Seeds `1..=rounds()`; `RINGFENCE_PLANS_ROUNDS` for more.
+    fn rounds() -> u64 {
+        let wanted = env::var("RINGFENCE_PLANS_ROUNDS").ok();
+        wanted.map_or(1_500, |text| text.parse().expect("RINGFENCE_PLANS_ROUNDS is a number"))
+    }
 
     /// xorshift64*: the same bytes in each run.
     fn bytes(seed: u64) -> Vec<u8> {
@@ -26,8 +33,10 @@ mod tests {
 
     fn all(about: About) -> Seen {
         let mut sum = Seen::default();
-        for seed in 1..=ROUNDS {
-            let seen = examine(&bytes(seed), about);
+        for seed in 1..=rounds() {
+            let seen = catch_unwind(AssertUnwindSafe(|| examine(&bytes(seed), about)));
+            let seen =
+                seen.unwrap_or_else(|_| panic!("seed {seed} of {about:?}: see the panic before this one"));
             sum.mistaken += seen.mistaken;
             sum.refused += seen.refused;
             sum.plans += seen.plans;
@@ -42,6 +51,27 @@ mod tests {
         let seen = all(About::Everything);
         assert!(seen.mistaken > 50 && seen.refused > 20, "{seen:?}");
         assert!(seen.plans > 100 && seen.ended > 100 && seen.ended_all_the_same > 10, "{seen:?}");
+    }
+
+    #[test]
+    fn on_a_root_of_the_host_no_mount_point_is_made_in_a_tmpfs() {
+        // The fuzz target's corpus has the same bytes: `compile/below-a-tmpfs-on-the-host`.
+        let seen = examine(&bytes(3_075), About::Everything);
+        assert_eq!((seen.plans, seen.ended), (1, 0), "a plan that gives up for want of the mount point");
+    }
+
+    #[test]
+    fn a_preferred_dev_that_is_attached_is_completed_or_nothing_runs() {
+        // `compile/dev-attached-and-not-closed`: the call behind the attaching fails.
+        let seen = examine(&bytes(4_643), About::Everything);
+        assert_eq!((seen.plans, seen.ended), (1, 1));
+    }
+
+    #[test]
+    fn a_host_that_copies_mounts_and_lacks_the_calls_to_attach_them_is_one_without() {
+        // `compile/copies-without-calls`.
+        let seen = examine(&bytes(7_919), About::Everything);
+        assert_eq!((seen.plans, seen.ended), (1, 1));
     }
 
     #[test]

@@ -115,7 +115,7 @@ fn line(line: &str) -> Option<(&str, &str)> {
 
 /// Where the group `path` lies below a mount of its hierarchy. Without a cgroup namespace a container's mount shows only a
 /// part of the tree, while the path is whole; in one, a group outside it has a path that begins with `/..`.
-fn directory(mount: &MountEntry, path: &str) -> Option<PathBuf> {
+pub(super) fn directory(mount: &MountEntry, path: &str) -> Option<PathBuf> {
     if path.split('/').any(|part| part == "..") || path.ends_with(" (deleted)") {
         return None;
     }

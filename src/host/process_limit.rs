@@ -70,9 +70,7 @@ pub(crate) fn directory(text: &str, mounts: &MountTable) -> Option<(PathBuf, Pat
             return None;
         }
         let mount = mounts.entries().iter().find(is_wanted)?;
-        // Without a cgroup namespace a container's mount shows only a part of the tree, while the path is whole.
-        let below = Path::new(path).strip_prefix(&mount.root).ok()?;
-        let own = mount.mount_point.join(below);
+        let own = super::cgroup::directory(mount, path)?;
         // The hierarchy of version 2 may be there without the controller, which then counts in version 1.
         if controllers.is_empty() && text.lines().any(is_pids_of_version_1) {
             return None;

@@ -2,9 +2,12 @@
 
 use crate::host::{Answer, Features, Host, IdMap};
 
-/// Whether the host has a feature.
+/// Whether the host has a feature. What the caller copies is attached by the calls on descriptors: a host by hand may have one
+/// and lack the other.
 pub(super) fn has(host: &Host, feature: Features) -> bool {
-    host.features().contains(feature)
+    let calls = Features::MOUNT_API | Features::MOUNT_SETATTR;
+    let needed = if feature.contains(Features::CLONE_TREES) { feature | calls } else { feature };
+    host.features().contains(needed)
 }
 
 /// Whether the caller is root in its own user namespace, or the machine's root under another name.

@@ -120,9 +120,9 @@ fn of_host(context: &mut Context<'_>, target: &Path, otherwise: Option<Label>) {
     let path = Some("/proc".into());
     let bound = Bound { attributes: Attributes::PROC_READ_ONLY, recursive: Recursive::Yes, path };
     attach::bind(context, from, &bound, &at);
-    context.close(from);
     // It is attached: what is missing of it from here on would be missing from the fence.
     let escape = context.asm.enter_required();
+    context.close(from);
     let proc = context.asm.cell("proc");
     attach::open_at(context, &at);
     let target = context.target;

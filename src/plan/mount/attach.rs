@@ -120,11 +120,14 @@ pub(in super::super) fn fresh(
     open_at(context, at);
     let target = context.target;
     move_to(context, &tree.word(), &target.word());
+    // It is attached, and where the caller goes on with it, not yet what it has to be.
+    let escape = context.asm.enter_required();
     context.close(target);
     match into {
         Some(cell) => context.asm.set(cell, &tree.word(), &num(0)),
         None => context.close(tree),
     }
+    context.asm.leave_required(escape);
 }
 
 /// `fsopen`, `fsconfig`, `fsmount` into the cell `tree`: a file system that is mounted nowhere yet.

@@ -193,8 +193,7 @@ impl Done<'_> {
     fn bind(&self, path: &[String], bind: &Bind, from: usize) -> Result<usize, String> {
         let (name, wanted) = (source_name(&bind.source), of_bind(bind));
         let detached = Features::MOUNT_API | Features::MOUNT_SETATTR;
-        let at_once = self.spec.host.features().contains(detached)
-            || self.spec.host.features().contains(Features::CLONE_TREES);
+        let at_once = self.spec.host.features().contains(detached);
         self.attached(path, from, wanted, |mount| {
             is_source(&mount.what, &name)
                 && mount.recursive == (bind.submounts == Submounts::Include)
@@ -349,8 +348,11 @@ impl Done<'_> {
             // A link is made where something else has made an entry.
             items().filter(|(path, _)| path.starts_with(&refused.path)).count() > 1
         } else {
-            // Something on the way is not the sandbox's own, or a mask has nothing to hide.
-            let own = |kind: &MountKind| matches!(kind, MountKind::Tmpfs(_) | MountKind::Directory(_));
+            // Something on the way is not the sandbox's own, or a mask has nothing to hide. On a root of the host nothing is:
+            // an empty tmpfs there has no mount points, and none are made in it.
+            let own = |kind: &MountKind| {
+                self.spec.empty_root && matches!(kind, MountKind::Tmpfs(_) | MountKind::Directory(_))
+            };
             // A walk without openat2 stops at the item itself; with it, behind.
             let met = items().any(|(path, kind)| path == refused.path && !own(kind))
                 && items().filter(|(path, _)| path.starts_with(&refused.path)).count() > 1;
