@@ -10,13 +10,14 @@ use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::unistd::geteuid;
 use ringfence::{
     Access, Action, Builder, Child, Command, Error, FileItem, Filter, Init, Landlock, Launch, Mount,
     MountKind, Outcome, Pool, Resource, Response, Sandbox, Stdio, Tmpfs, Usage, prefer,
 };
 
-use super::words::{BEGIN, END, MARK, TOLD};
+use super::words::{BEGIN, END, TOLD};
 
 /// Which scenario a process is to play.
 pub(crate) const SCENARIO: &str = "RINGFENCE_TEST_SCENARIO";
@@ -153,9 +154,10 @@ pub(crate) fn serve() {
         let before = state();
         let null = File::open("/dev/null").unwrap();
         let small = small();
-        mark(BEGIN);
+        tell(BEGIN);
         let tried = catch_unwind(AssertUnwindSafe(|| play(scenario, &sandbox, (null, small))));
-        mark(END);
+        // SAFETY: no option of that number exists: the kernel refuses it.
+        unsafe { libc::prctl(END, 0, 0, 0, 0) };
         let told = match tried {
             Err(_) => "panic".to_owned(),
             Ok(Ok((outcome, report))) => {
@@ -172,7 +174,7 @@ pub(crate) fn serve() {
             ),
         };
         say(&format!("@{}\t{told}", differences(&before)));
-        mark(TOLD);
+        tell(TOLD);
     }
 }
 
@@ -180,9 +182,10 @@ fn say(line: &str) {
     stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
-fn mark(number: u64) {
-    // SAFETY: no option of that number exists: the kernel refuses it.
-    unsafe { libc::prctl(MARK, number, 0, 0, 0) };
+/// Also where the round has left the signal blocked, which the line says.
+fn tell(word: Signal) {
+    SigSet::from(word).thread_unblock().unwrap();
+    raise(word).unwrap();
 }
 
 /// One round. `null` is there to be passed: opening it is no call of the crate's.

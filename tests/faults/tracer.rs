@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::words::{Act, BEGIN, END, End, Fault, MARK, Point, Round, Seen, Side};
+use super::words::{Act, BEGIN, END, End, Fault, Point, Round, Seen, Side, TOLD};
 
 /// So long may one round take before it counts as hung.
 const HUNG: Duration = Duration::from_secs(40);
@@ -279,6 +279,14 @@ impl Session {
             }
             WaitStatus::PtraceSyscall(pid) => self.syscall(pid),
             WaitStatus::PtraceEvent(pid, signal, event) => self.event(pid, signal, event),
+            WaitStatus::Stopped(pid, BEGIN) => {
+                self.phase = Phase::Within;
+                go(pid, None);
+            }
+            WaitStatus::Stopped(pid, TOLD) => {
+                self.phase = Phase::Told;
+                run(pid);
+            }
             WaitStatus::Stopped(pid, signal) => go(pid, Some(signal)),
             WaitStatus::Continued(_) | WaitStatus::StillAlive => {}
         }
@@ -368,13 +376,9 @@ impl Session {
         let call = registers.orig_rax;
         (task.inside, task.call) = (Inside::Yes, call);
         let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
-        if call == number(libc::SYS_prctl) && args[0] == u64::from(MARK.unsigned_abs()) {
-            match args[1] {
-                BEGIN => self.phase = Phase::Within,
-                END => self.phase = Phase::Outside,
-                _ => self.phase = Phase::Told,
-            }
-            return go(pid, None);
+        if call == number(libc::SYS_prctl) && args[0] == u64::from(END.unsigned_abs()) {
+            (self.phase, task.inside) = (Phase::Outside, Inside::No);
+            return run(pid);
         }
         if self.phase != Phase::Within {
             return go(pid, None);
@@ -444,6 +448,11 @@ pub(crate) fn number(call: libc::c_long) -> u64 {
 fn go(pid: Pid, signal: Option<Signal>) {
     // ESRCH: it was killed meanwhile, and its end comes as the next event.
     ptrace::syscall(pid, signal).ok();
+}
+
+/// On to its next signal: what it calls until then is of no interest.
+fn run(pid: Pid) {
+    ptrace::cont(pid, None).ok();
 }
 
 fn listen(pid: Pid) {

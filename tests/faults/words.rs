@@ -1,11 +1,13 @@
 //! The words of a sweep: points, faults, and what came of a round. They must not do anything.
 
-/// `prctl(MARK, n)`: how a traced process says where it is.
-pub(crate) const MARK: i32 = 0x5246_4d4b;
-/// What is traced begins, ends; the line is written.
-pub(crate) const BEGIN: u64 = 1;
-pub(crate) const END: u64 = 2;
-pub(crate) const TOLD: u64 = 3;
+use nix::sys::signal::Signal;
+
+/// A signal to itself, which the tracer swallows, is how a traced process says that what is traced begins, and that its line is
+/// written: it needs no stop at any other call outside.
+pub(crate) const BEGIN: Signal = Signal::SIGUSR1;
+pub(crate) const TOLD: Signal = Signal::SIGUSR2;
+/// `prctl(END)`: what is traced ends.
+pub(crate) const END: i32 = 0x5246_4d4b;
 
 /// One call of one side: the `nth` with that number, and that operation where one number has many.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
