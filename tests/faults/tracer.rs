@@ -51,8 +51,6 @@ struct Task {
     named: bool,
     /// Where it is between a call's beginning and its end.
     inside: Inside,
-    /// The last one that began.
-    call: u64,
     result: Option<i64>,
     /// Its arguments, where they were changed.
     before: Option<[u64; 6]>,
@@ -281,13 +279,13 @@ impl Session {
             WaitStatus::PtraceEvent(pid, signal, event) => self.event(pid, signal, event),
             WaitStatus::Stopped(pid, BEGIN) => {
                 self.phase = Phase::Within;
-                go(pid, None);
+                self.go(pid, None);
             }
             WaitStatus::Stopped(pid, TOLD) => {
                 self.phase = Phase::Told;
-                run(pid);
+                self.go(pid, None);
             }
-            WaitStatus::Stopped(pid, signal) => go(pid, Some(signal)),
+            WaitStatus::Stopped(pid, signal) => self.go(pid, Some(signal)),
             WaitStatus::Continued(_) | WaitStatus::StillAlive => {}
         }
     }
@@ -298,12 +296,12 @@ impl Session {
                 if let Ok(made) = ptrace::getevent(pid) {
                     self.made(pid, i32::try_from(made).unwrap());
                 }
-                go(pid, None);
+                self.go(pid, None);
             }
             libc::PTRACE_EVENT_EXEC => {
-                let call = self.tasks.get(&pid.as_raw()).map(|task| task.call);
-                let program = call == Some(number(libc::SYS_execve));
-                if program { self.let_go(pid) } else { go(pid, None) }
+                let to = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+                let program = !to.to_string_lossy().starts_with("/memfd:");
+                if program { self.let_go(pid) } else { self.go(pid, None) }
             }
             libc::PTRACE_EVENT_EXIT => self.let_go(pid),
             EVENT_STOP if matches!(signal, Signal::SIGSTOP | Signal::SIGTSTP | Signal::SIGTTIN) => {
@@ -317,7 +315,7 @@ impl Session {
             EVENT_STOP if !self.tasks.contains_key(&pid.as_raw()) => {
                 self.early.insert(pid.as_raw());
             }
-            _ => go(pid, None),
+            _ => self.go(pid, None),
         }
     }
 
@@ -339,7 +337,7 @@ impl Session {
         };
         self.tasks.insert(made, task);
         if self.early.remove(&made) {
-            go(Pid::from_raw(made), None);
+            self.go(Pid::from_raw(made), None);
         }
     }
 
@@ -353,14 +351,30 @@ impl Session {
         if task.tgid == self.pid() && task.tgid == pid.as_raw() {
             // Its end is waited for.
             self.tasks.insert(pid.as_raw(), task);
-            return go(pid, None);
+            return self.go(pid, None);
         }
         ptrace::detach(pid, None).ok();
     }
 
+    /// On to its next call, or to its next signal where its calls are of no interest: outside, and once the fault has befallen.
+    /// The threads that last from round to round have no other place where they could be stopped again.
+    fn go(&mut self, pid: Pid, signal: Option<Signal>) {
+        let own = self.pid();
+        let awaited = self.phase == Phase::Within && !self.hit;
+        let calls = self.tasks.get_mut(&pid.as_raw()).is_none_or(|task| {
+            let calls = awaited || task.result.is_some() || (task.tgid == own && task.who != "caller");
+            if !calls {
+                task.inside = Inside::No;
+            }
+            calls
+        });
+        // ESRCH: it was killed meanwhile, and its end comes as the next event.
+        if calls { ptrace::syscall(pid, signal).ok() } else { ptrace::cont(pid, signal).ok() };
+    }
+
     fn syscall(&mut self, pid: Pid) {
         let own = self.pid();
-        let Some(task) = self.tasks.get_mut(&pid.as_raw()) else { return go(pid, None) };
+        let Some(task) = self.tasks.get_mut(&pid.as_raw()) else { return self.go(pid, None) };
         let Ok(mut registers) = ptrace::getregs(pid) else { return };
         if task.inside == Inside::Yes {
             task.inside = Inside::No;
@@ -371,17 +385,17 @@ impl Session {
                 registers.rax = result.cast_unsigned();
                 ptrace::setregs(pid, registers).ok();
             }
-            return go(pid, None);
+            return self.go(pid, None);
         }
         let call = registers.orig_rax;
-        (task.inside, task.call) = (Inside::Yes, call);
+        task.inside = Inside::Yes;
         let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
         if call == number(libc::SYS_prctl) && args[0] == u64::from(END.unsigned_abs()) {
-            (self.phase, task.inside) = (Phase::Outside, Inside::No);
-            return run(pid);
+            self.phase = Phase::Outside;
+            return self.go(pid, None);
         }
         if self.phase != Phase::Within {
-            return go(pid, None);
+            return self.go(pid, None);
         }
         if !task.named {
             // A thread takes its name after a few calls.
@@ -413,7 +427,7 @@ impl Session {
             }
         }
         self.seen.push(Seen { point, args });
-        go(pid, None);
+        self.go(pid, None);
     }
 }
 
@@ -443,16 +457,6 @@ fn operation(call: u64, args: &[u64; 6]) -> u64 {
 
 pub(crate) fn number(call: libc::c_long) -> u64 {
     u64::try_from(call).unwrap()
-}
-
-fn go(pid: Pid, signal: Option<Signal>) {
-    // ESRCH: it was killed meanwhile, and its end comes as the next event.
-    ptrace::syscall(pid, signal).ok();
-}
-
-/// On to its next signal: what it calls until then is of no interest.
-fn run(pid: Pid) {
-    ptrace::cont(pid, None).ok();
 }
 
 fn listen(pid: Pid) {
