@@ -369,7 +369,11 @@ impl Session {
             calls
         });
         // ESRCH: it was killed meanwhile, and its end comes as the next event.
-        if calls { ptrace::syscall(pid, signal).ok() } else { ptrace::cont(pid, signal).ok() };
+        if calls {
+            ptrace::syscall(pid, signal).ok()
+        } else {
+            ptrace::cont(pid, signal).ok()
+        };
     }
 
     fn syscall(&mut self, pid: Pid) {
