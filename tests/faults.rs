@@ -18,8 +18,16 @@ mod caller;
 mod judge;
 #[cfg(test)]
 #[cfg(target_arch = "x86_64")]
+#[path = "faults/scenario.rs"]
+mod scenario;
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
 #[path = "faults/tracer.rs"]
 mod tracer;
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+#[path = "faults/watch.rs"]
+mod watch;
 #[cfg(test)]
 #[cfg(target_arch = "x86_64")]
 #[path = "faults/words.rs"]
@@ -40,18 +48,21 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::env;
     use std::fs;
+    use std::os::unix::fs::chown;
+    use std::os::unix::process::CommandExt;
     use std::path::{Path, PathBuf};
     use std::process::{self, Command};
     use std::time::Instant;
 
     use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-    use nix::unistd::Pid;
+    use nix::unistd::{Pid, User};
 
-    use super::caller::{SCENARIO, SCENARIOS, Scenario, groups_of, serve};
+    use super::caller::{SCENARIO, groups_of, serve};
     use super::judge::{self, Told};
+    use super::scenario::{RANGES, SCENARIOS, Scenario};
     use super::support::{again, eventually, is_root, role, say, skipped};
     use super::tracer::Session;
-    use super::words::{Act, End, Fault, Point, Round, Seen, Side};
+    use super::words::{Act, Edge, End, Fault, Point, Round, Seen, Side};
 
     /// `full` for every call with every errno, `wide` for every call with some of them, others in each scenario, or a number:
     /// about so many faults in each scenario.
@@ -59,6 +70,9 @@ mod tests {
     /// Only this scenario, and only faults whose text begins so.
     const ONLY: &str = "RINGFENCE_SWEEP_ONLY";
     const POINT: &str = "RINGFENCE_SWEEP_POINT";
+
+    /// This test binary, where a user may read it.
+    const COPY: &str = "caller";
 
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum What {
@@ -104,10 +118,10 @@ mod tests {
         if what == What::Failures {
             return judge::acts(seen);
         }
-        let caller = [Act::Kill(Side::Caller), Act::Stop(Side::Caller)];
-        let own = [Act::Kill(Side::Same), Act::Stop(Side::Same)];
         let of_child = seen.point.who.starts_with("child");
-        caller.into_iter().chain(own.into_iter().filter(|_| of_child)).collect()
+        let sides = [Side::Caller, Side::Same].into_iter().filter(|side| *side == Side::Caller || of_child);
+        let edges = sides.flat_map(|side| [Edge::Entry, Edge::Exit].map(|edge| (side, edge)));
+        edges.flat_map(|(side, edge)| [Act::Kill(side, edge), Act::Stop(side, edge)]).collect()
     }
 
     /// In which round of a process a call is made: some are made once, such as those that start its threads.
@@ -184,7 +198,9 @@ mod tests {
 
         fn session(test: &str, scenario: Scenario, directory: &PathBuf) -> Result<Session, String> {
             let mut command = again(&format!("tests::{test}"), "caller");
-            if is_root() {
+            if scenario == Scenario::Helpers {
+                command = as_user_with_ranges(&command, directory)?;
+            } else if is_root() {
                 command = in_groups_of_its_own(&command, directory);
             }
             command.env(SCENARIO, scenario.name()).env("TMPDIR", directory).env("RUST_BACKTRACE", "0");
@@ -214,7 +230,7 @@ mod tests {
 
         /// The next caller removes the groups of one that was killed.
         fn sweeps(&mut self, gone: i32) -> Result<(), String> {
-            if self.scenario != Scenario::Group {
+            if ![Scenario::Group, Scenario::Detached].contains(&self.scenario) {
                 return Ok(());
             }
             let (left, told) = judge::read(&self.session.round(None).end);
@@ -244,6 +260,41 @@ mod tests {
         outer
     }
 
+    /// The same by a user who has subordinate ids. Root traces it: else the helpers have no rights.
+    fn as_user_with_ranges(command: &Command, directory: &Path) -> Result<Command, String> {
+        let first = |file: &str, name: &str| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let (first, count) =
+                text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split_once(':'))?;
+            (count.parse::<u32>().ok()? >= 10).then(|| first.to_owned())
+        };
+        let owners = fs::read_to_string("/etc/subuid").unwrap_or_default();
+        let names = owners.lines().filter_map(|line| line.split(':').next());
+        let found = names.filter_map(|name| {
+            let user = User::from_name(name).ok()??;
+            Some((user, first("/etc/subuid", name)?, first("/etc/subgid", name)?))
+        });
+        let Some((user, uid, gid)) = found.into_iter().find(|(user, ..)| !user.uid.is_root()) else {
+            return Err("no user has subordinate ids".to_owned());
+        };
+        if ["newuidmap", "newgidmap"].iter().any(|name| Command::new(name).output().is_err()) {
+            return Err("newuidmap and newgidmap are not installed".to_owned());
+        }
+        chown(directory, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+        let copy = directory.join(COPY);
+        fs::copy(env::current_exe().unwrap(), &copy).unwrap();
+        let mut other = Command::new(copy);
+        other
+            .args(command.get_args())
+            .envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        other
+            .env(RANGES, format!("{uid} {gid}"))
+            .uid(user.uid.as_raw())
+            .gid(user.gid.as_raw())
+            .current_dir("/");
+        Ok(other)
+    }
+
     impl Drop for Stage {
         fn drop(&mut self) {
             // It is in them.
@@ -253,6 +304,8 @@ mod tests {
                 // The last process is gone in a moment, if there is such a group.
                 eventually(2, || fs::remove_dir(&group).is_ok() || !group.is_dir());
             }
+            // Only in one scenario.
+            fs::remove_file(self.directory.join(COPY)).ok();
             // It is empty, or the test has failed.
             fs::remove_dir(&self.directory).ok();
         }
@@ -308,9 +361,12 @@ mod tests {
             return serve();
         }
         on_one_processor(what);
-        let fit = |scenario: &&Scenario| **scenario != Scenario::Group || is_root();
-        for scenario in scenarios.iter().filter(fit) {
+        for scenario in scenarios {
             if env::var(ONLY).is_ok_and(|only| only != scenario.name()) {
+                continue;
+            }
+            if [Scenario::Group, Scenario::Helpers].contains(scenario) && !is_root() {
+                skipped(&format!("{test} {scenario:?}"), "needs root");
                 continue;
             }
             sweep(test, *scenario, what);

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -12,6 +12,9 @@ use crate::machine::layout::{HOST_GID, HOST_UID};
 use crate::plan::{IdPlan, MapWriter};
 use crate::policy::IdRange;
 use crate::sys::SharedMap;
+
+/// So many bytes of what a helper says stand in an error.
+const MOST_SAID: u64 = 4096;
 
 /// Does the caller's part for the ids of the child with this pid.
 pub(super) fn write(ids: &IdPlan, pid: i32, brief: &SharedMap, host: &Host) -> Result<()> {
@@ -55,15 +58,26 @@ fn helper(path: Option<&Path>, name: &'static str, pid: i32, ranges: &[IdRange])
         return Err(failed().detail("the helper is not installed (package uidmap)"));
     };
     let numbers = ranges.iter().flat_map(|range| [range.inside, range.outside, range.count]);
-    let output = Command::new(path)
+    let mut child = Command::new(path)
         .arg(pid.to_string())
         .args(numbers.map(|number| number.to_string()))
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
         .map_err(|error| failed().call("posix_spawn", error.raw_os_error().unwrap_or(0)))?;
-    if output.status.success() {
+    let mut said = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        // It is for the text of the error only. Where it is not read to its end, the helper's next write fails, and it ends.
+        stderr.take(MOST_SAID).read_to_end(&mut said).ok();
+    }
+    // Once more where it failed: nobody else would reap it.
+    let status = child.wait().or_else(|_| child.wait());
+    let status = status.map_err(|error| failed().call("wait4", error.raw_os_error().unwrap_or(0)))?;
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let said = String::from_utf8_lossy(&said).trim().to_owned();
+    let said = if said.is_empty() { format!("it ended with {status}") } else { said };
     Err(failed().call("write", libc::EPERM).detail(said))
 }

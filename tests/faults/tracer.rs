@@ -6,8 +6,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::mem;
 use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,10 +15,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::words::{Act, BEGIN, END, End, Fault, Point, Round, Seen, Side, TOLD};
+use super::watch::Watch;
+use super::words::{Act, BEGIN, END, Edge, End, Fault, Point, Round, Seen, Side, TOLD};
 
-/// So long may one round take before it counts as hung.
-const HUNG: Duration = Duration::from_secs(40);
 /// How long something is held by SIGSTOP.
 const STOPPED: Duration = Duration::from_millis(3);
 /// `PTRACE_EVENT_STOP` and `PTRACE_LISTEN` of linux/ptrace.h.
@@ -52,40 +49,13 @@ struct Task {
     /// Where it is between a call's beginning and its end.
     inside: Inside,
     result: Option<i64>,
+    /// What befalls it at its call's end.
+    then: Option<Act>,
     /// Its arguments, where they were changed.
     before: Option<[u64; 6]>,
 }
 
-type Until = Arc<Mutex<Option<(Instant, Vec<i32>)>>>;
-
-/// Kills a process group's first process when a round takes too long.
-#[derive(Debug)]
-struct Watch {
-    until: Until,
-    fired: Arc<AtomicBool>,
-}
-
-impl Watch {
-    fn start() -> Self {
-        let until = Until::default();
-        let fired = Arc::new(AtomicBool::new(false));
-        let (weak, told) = (Arc::downgrade(&until), Arc::clone(&fired));
-        thread::spawn(move || {
-            while let Some(until) = weak.upgrade() {
-                let due = until.lock().unwrap().as_ref().filter(|(at, _)| Instant::now() > *at).cloned();
-                if let Some((_, pids)) = due {
-                    told.store(true, Ordering::SeqCst);
-                    pids.into_iter().for_each(end);
-                }
-                drop(until);
-                thread::sleep(Duration::from_millis(100));
-            }
-        });
-        Self { until, fired }
-    }
-}
-
-fn end(pid: i32) {
+pub(super) fn end(pid: i32) {
     // It may have ended already.
     kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
 }
@@ -190,12 +160,12 @@ impl Session {
         self.counts.clear();
         (self.seen, self.children) = (Vec::new(), 0);
         self.input.write_all(b"go\n").ok();
-        *self.watch.until.lock().unwrap() = Some((Instant::now() + HUNG, vec![self.pid()]));
+        self.watch.begin(self.pid());
         let mut died = None;
         while self.phase != Phase::Told && died.is_none() {
             died = self.step();
         }
-        let hung = self.watch.fired.load(Ordering::SeqCst);
+        let hung = self.watch.fired();
         let end = match died {
             _ if hung => End::Hung,
             Some(how) => End::Died(how),
@@ -204,7 +174,7 @@ impl Session {
         if !matches!(end, End::Line(_)) {
             self.drain();
         }
-        *self.watch.until.lock().unwrap() = None;
+        self.watch.end();
         let left = self.left();
         Round { end, seen: mem::take(&mut self.seen), hit: self.hit, left }
     }
@@ -362,7 +332,10 @@ impl Session {
         let own = self.pid();
         let awaited = self.phase == Phase::Within && !self.hit;
         let calls = self.tasks.get_mut(&pid.as_raw()).is_none_or(|task| {
-            let calls = awaited || task.result.is_some() || (task.tgid == own && task.who != "caller");
+            let calls = awaited
+                || task.result.is_some()
+                || task.then.is_some()
+                || (task.tgid == own && task.who != "caller");
             if !calls {
                 task.inside = Inside::No;
             }
@@ -382,6 +355,10 @@ impl Session {
         let Ok(mut registers) = ptrace::getregs(pid) else { return };
         if task.inside == Inside::Yes {
             task.inside = Inside::No;
+            let tgid = task.tgid;
+            if let Some(act) = task.then.take() {
+                signal(act, own, tgid);
+            }
             if let Some(result) = task.result.take() {
                 if let Some(before) = task.before.take() {
                     (registers.rdi, registers.rsi, registers.rdx) = (before[0], before[1], before[2]);
@@ -415,7 +392,6 @@ impl Session {
         if let Some(fault) = self.fault.as_ref().filter(|fault| !self.hit && fault.point == point) {
             self.hit = true;
             let act = fault.act;
-            let whom = |side| if side == Side::Caller { own } else { tgid };
             match act {
                 Act::Fail(errno) => {
                     task.before = Some(args);
@@ -424,15 +400,24 @@ impl Session {
                     task.result = Some(-i64::from(errno));
                 }
                 Act::FailDone(errno) => task.result = Some(-i64::from(errno)),
-                Act::Kill(side) => end(whom(side)),
-                Act::Stop(side) => {
-                    kill(Pid::from_raw(whom(side)), Signal::SIGSTOP).ok();
-                }
+                Act::Kill(_, Edge::Entry) | Act::Stop(_, Edge::Entry) => signal(act, own, tgid),
+                Act::Kill(_, Edge::Exit) | Act::Stop(_, Edge::Exit) => task.then = Some(act),
             }
         }
         self.seen.push(Seen { point, args });
         self.go(pid, None);
     }
+}
+
+fn signal(act: Act, caller: i32, same: i32) {
+    let whom = |side| Pid::from_raw(if side == Side::Caller { caller } else { same });
+    match act {
+        Act::Fail(_) | Act::FailDone(_) => Ok(()),
+        Act::Kill(side, _) => kill(whom(side), Signal::SIGKILL),
+        Act::Stop(side, _) => kill(whom(side), Signal::SIGSTOP),
+    }
+    // It may have ended already.
+    .ok();
 }
 
 /// What the kernel does instead of a call that is to fail. Behind a filter no call may become another one, so there its

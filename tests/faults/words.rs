@@ -33,6 +33,15 @@ pub(crate) enum Side {
     Same,
 }
 
+/// When a signal is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Edge {
+    /// Before the call is made.
+    Entry,
+    /// When it has been made.
+    Exit,
+}
+
 /// What befalls a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
@@ -40,10 +49,10 @@ pub(crate) enum Act {
     Fail(i32),
     /// It is made, and fails: close(2) and the like let go of the descriptor in any case.
     FailDone(i32),
-    /// Before it is made, its side is killed.
-    Kill(Side),
-    /// Before it is made, its side is stopped for a moment.
-    Stop(Side),
+    /// Its side is killed.
+    Kill(Side, Edge),
+    /// Its side is stopped for a moment.
+    Stop(Side, Edge),
 }
 
 /// What is to befall which call.
