@@ -380,7 +380,16 @@ mod tests {
 
     #[test]
     fn a_side_that_is_killed_or_stopped_at_any_call_leaves_nothing() {
-        let scenarios = [Scenario::Default, Scenario::Copy, Scenario::Bare, Scenario::Group, Scenario::Idle];
+        let scenarios = [
+            Scenario::Default,
+            Scenario::Copy,
+            Scenario::Bare,
+            Scenario::Group,
+            Scenario::Idle,
+            Scenario::Helpers,
+            Scenario::Detached,
+            Scenario::Broker,
+        ];
         each("a_side_that_is_killed_or_stopped_at_any_call_leaves_nothing", What::Signals, &scenarios);
     }
 }

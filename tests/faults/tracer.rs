@@ -277,10 +277,7 @@ impl Session {
             EVENT_STOP if matches!(signal, Signal::SIGSTOP | Signal::SIGTSTP | Signal::SIGTTIN) => {
                 listen(pid);
                 let tgid = self.tasks.get(&pid.as_raw()).map_or(pid.as_raw(), |task| task.tgid);
-                thread::spawn(move || {
-                    thread::sleep(STOPPED);
-                    kill(Pid::from_raw(tgid), Signal::SIGCONT).ok();
-                });
+                continue_later(tgid);
             }
             EVENT_STOP if !self.tasks.contains_key(&pid.as_raw()) => {
                 self.early.insert(pid.as_raw());
@@ -315,6 +312,10 @@ impl Session {
     /// the tracer has.
     fn let_go(&mut self, pid: Pid) {
         let task = self.tasks.remove(&pid.as_raw()).unwrap_or_default();
+        if self.hit && self.fault.as_ref().is_some_and(|fault| matches!(fault.act, Act::Stop(..))) {
+            // The stop may not have begun, and is not seen any more.
+            continue_later(task.tgid);
+        }
         if task.tgid == pid.as_raw() && task.tgid != self.pid() {
             self.free.push((pid.as_raw(), format!("{} {}", begun(pid.as_raw()), task.who)));
         }
@@ -410,7 +411,7 @@ impl Session {
 }
 
 fn signal(act: Act, caller: i32, same: i32) {
-    let whom = |side| Pid::from_raw(if side == Side::Caller { caller } else { same });
+    let whom = |side| Pid::from_raw(if side == Side::Caller || same == 0 { caller } else { same });
     match act {
         Act::Fail(_) | Act::FailDone(_) => Ok(()),
         Act::Kill(side, _) => kill(whom(side), Signal::SIGKILL),
@@ -446,6 +447,16 @@ fn operation(call: u64, args: &[u64; 6]) -> u64 {
 
 pub(crate) fn number(call: libc::c_long) -> u64 {
     u64::try_from(call).unwrap()
+}
+
+fn continue_later(tgid: i32) {
+    if tgid == 0 {
+        return;
+    }
+    thread::spawn(move || {
+        thread::sleep(STOPPED);
+        kill(Pid::from_raw(tgid), Signal::SIGCONT).ok();
+    });
 }
 
 fn listen(pid: Pid) {
