@@ -103,6 +103,11 @@ mod tests {
         "caller flock(0x8)#1 Fail(13)",
         "caller readlink#17 Fail(11)",
         "ringfence-super fcntl(0x406)#1 Fail(24)",
+        // The first that a thawed sandbox is rid of its watcher by.
+        "caller pidfd_send_signal#1 Fail(1)",
+        "caller pidfd_send_signal#3 Fail(1)",
+        // A new group is locked.
+        "caller flock(0x6)#1 Fail(5)",
     ];
 
     fn width() -> Width {
@@ -155,17 +160,20 @@ mod tests {
         let step = (step..).find(|step| step % 2 == 1 && step % 3 != 0).unwrap_or(1);
         let known = |fault: &Fault| KNOWN.contains(&text(fault).as_str());
         let chosen = |(number, (turn, fault)): (usize, (Turn, Fault))| {
-            (number % step == 0 || known(&fault)).then_some((turn, fault))
+            ((number + offset) % step == 0 || known(&fault)).then_some((turn, fault))
         };
         all.into_iter().enumerate().filter_map(chosen).collect()
     }
 
-    /// One scenario: the traced process, what its plain run comes to, and its directory for temporary files.
+    /// A directory for temporary files, and the groups of that name. They are gone with it.
+    struct Place(PathBuf);
+
+    /// One scenario: the traced process, what its plain run comes to, and its place, which has to be dropped last.
     struct Stage {
         test: &'static str,
         scenario: Scenario,
-        directory: PathBuf,
         session: Session,
+        place: Place,
         plain: Told,
         seen: Vec<(Turn, Seen)>,
     }
@@ -175,7 +183,8 @@ mod tests {
             let name = format!("ringfence-faults-{}-{}-{}", process::id(), scenario.name(), test.len());
             let directory = env::temp_dir().join(name);
             fs::create_dir_all(&directory).unwrap();
-            let mut session = Self::session(test, scenario, &directory)?;
+            let place = Place(directory);
+            let mut session = Self::session(test, scenario, &place.0)?;
             let first = session.round(None);
             let (left, plain) = judge::read(&first.end);
             if let Told::Failed { step, text, .. } = &plain
@@ -193,10 +202,10 @@ mod tests {
             let only = first.seen.into_iter().filter(|seen| !known.contains(&seen.point));
             let seen = only.map(|seen| (Turn::First, seen));
             let seen = seen.chain(again.seen.into_iter().map(|seen| (Turn::Any, seen))).collect();
-            Ok(Self { test, scenario, directory, session, plain, seen })
+            Ok(Self { test, scenario, session, place, plain, seen })
         }
 
-        fn session(test: &str, scenario: Scenario, directory: &PathBuf) -> Result<Session, String> {
+        fn session(test: &str, scenario: Scenario, directory: &Path) -> Result<Session, String> {
             let mut command = again(&format!("tests::{test}"), "caller");
             if scenario == Scenario::Helpers {
                 command = as_user_with_ranges(&command, directory)?;
@@ -225,7 +234,7 @@ mod tests {
 
         fn restart(&mut self) {
             self.session.close();
-            self.session = Self::session(self.test, self.scenario, &self.directory).unwrap();
+            self.session = Self::session(self.test, self.scenario, &self.place.0).unwrap();
         }
 
         /// The next caller removes the groups of one that was killed.
@@ -282,7 +291,9 @@ mod tests {
         }
         chown(directory, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
         let copy = directory.join(COPY);
-        fs::copy(env::current_exe().unwrap(), &copy).unwrap();
+        if !copy.exists() {
+            fs::copy(env::current_exe().unwrap(), &copy).unwrap();
+        }
         let mut other = Command::new(copy);
         other
             .args(command.get_args())
@@ -295,19 +306,17 @@ mod tests {
         Ok(other)
     }
 
-    impl Drop for Stage {
+    impl Drop for Place {
         fn drop(&mut self) {
-            // It is in them.
-            self.session.close();
             for mount in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-                let group = mount.path().join(self.directory.file_name().unwrap());
+                let group = mount.path().join(self.0.file_name().unwrap());
                 // The last process is gone in a moment, if there is such a group.
-                eventually(2, || fs::remove_dir(&group).is_ok() || !group.is_dir());
+                eventually(5, || fs::remove_dir(&group).is_ok() || !group.is_dir());
             }
             // Only in one scenario.
-            fs::remove_file(self.directory.join(COPY)).ok();
+            fs::remove_file(self.0.join(COPY)).ok();
             // It is empty, or the test has failed.
-            fs::remove_dir(&self.directory).ok();
+            fs::remove_dir(&self.0).ok();
         }
     }
 
