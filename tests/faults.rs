@@ -106,6 +106,8 @@ mod tests {
         // The first that a thawed sandbox is rid of its watcher by.
         "caller pidfd_send_signal#1 Fail(1)",
         "caller pidfd_send_signal#3 Fail(1)",
+        // A thread that lasts.
+        "caller mmap(0x20022)#1 Fail(12)",
         // A new group is locked.
         "caller flock(0x6)#1 Fail(5)",
     ];

@@ -209,6 +209,12 @@ pub(crate) fn of_failure(plain: &Told, fault: &Fault, round: &Round) -> Result<K
         }
         (Told::Failed { step, call, errno: seen, text, .. }, _) => {
             let real = name(fault.point.call);
+            // A stack that is the caller's is a thread's: the child has none of its own.
+            let stack =
+                real == "mmap" && fault.point.operation & u64::from(libc::MAP_STACK.unsigned_abs()) != 0;
+            if stack && text.contains("namespaces") {
+                return Err(format!("a thread that cannot be had is no child: {text}"));
+            }
             let named = is_call(call, real) && *seen == errno
                 // Pthreads say EAGAIN for want of memory.
                 || is_call(call, real) && ["clone3", "mmap"].contains(&real) && *seen == libc::EAGAIN
