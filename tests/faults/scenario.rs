@@ -241,8 +241,9 @@ fn came(outcome: Outcome, report: &str) -> Came {
 fn detached(mut child: Child) -> Tried {
     let report = report(&child);
     let unread = child.stdout.take();
-    // What it writes has room in the pipe.
-    let status = child.detach()?.wait()?;
+    let detached = child.detach()?;
+    // What it writes has room in the pipe. Who lets go of it before its end leaves it, and its groups, as is promised.
+    let status = detached.wait().or_else(|error| detached.wait().and(Err(error)))?;
     let verdict = status.map_or("init ended by SIGKILL".to_owned(), |status| format!("{status:?}"));
     Ok(Came { verdict, stdout: Vec::new(), unread, report })
 }
