@@ -210,12 +210,14 @@ pub(crate) fn play(scenario: Scenario, sandbox: &Sandbox, props: Props) -> Tried
             command.args(["-c", &format!("{ASK} exec 3<>/dev/tcp/127.0.0.1/{port} && echo connected")]);
             collected(command.supervise(broker(port)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
         }
-        Scenario::Default
-        | Scenario::Copy
-        | Scenario::Bare
-        | Scenario::Everything
-        | Scenario::Group
-        | Scenario::Helpers => collected(show(sandbox, null).spawn()?),
+        Scenario::Bare => {
+            // It ends by its kill alone: no group, nor anything that it could hear of.
+            drop(sandbox.command("/bin/sleep").arg("1000").spawn()?);
+            collected(show(sandbox, null).spawn()?)
+        }
+        Scenario::Default | Scenario::Copy | Scenario::Everything | Scenario::Group | Scenario::Helpers => {
+            collected(show(sandbox, null).spawn()?)
+        }
     }
 }
 
