@@ -14,6 +14,10 @@ mod support;
 mod caller;
 #[cfg(test)]
 #[cfg(target_arch = "x86_64")]
+#[path = "faults/calls.rs"]
+mod calls;
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
 #[path = "faults/judge.rs"]
 mod judge;
 #[cfg(test)]

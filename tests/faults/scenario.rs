@@ -246,7 +246,11 @@ fn detached(mut child: Child) -> Tried {
     let detached = child.detach()?;
     // What it writes has room in the pipe. Who lets go of it before its end leaves it, and its groups, as is promised.
     let status = detached.wait().or_else(|error| detached.wait().and(Err(error)))?;
-    let verdict = status.map_or("init ended by SIGKILL".to_owned(), |status| format!("{status:?}"));
+    let verdict = match status.map(|status| (status.signal(), status)) {
+        None => "init ended by SIGKILL".to_owned(),
+        Some((Some(libc::SIGKILL), _)) => "ended by SIGKILL".to_owned(),
+        Some((_, status)) => format!("{status:?}"),
+    };
     Ok(Came { verdict, stdout: Vec::new(), unread, report })
 }
 

@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::calls::{instead, number, operation};
 use super::watch::Watch;
 use super::words::{Act, BEGIN, END, Edge, End, Fault, Point, Round, Seen, Side, TOLD};
 
@@ -64,8 +65,10 @@ pub(super) fn end(pid: i32) {
 #[derive(Debug)]
 pub(crate) struct Session {
     pid: i32,
-    /// Until it is reaped.
+    /// Until this is closed.
     process: Option<Child>,
+    /// Its pid, until that may be another's.
+    unreaped: Option<i32>,
     input: ChildStdin,
     output: BufReader<ChildStderr>,
     tasks: BTreeMap<i32, Task>,
@@ -99,9 +102,11 @@ impl Session {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let (input, output) = (process.stdin.take().unwrap(), process.stderr.take().unwrap());
+        let pid = i32::try_from(process.id()).unwrap();
         let mut session = Self {
-            pid: i32::try_from(process.id()).unwrap(),
+            pid,
             process: Some(process),
+            unreaped: Some(pid),
             input,
             output: BufReader::new(output),
             tasks: BTreeMap::new(),
@@ -243,6 +248,7 @@ impl Session {
     fn take(&mut self, status: WaitStatus) {
         match status {
             WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) => {
+                self.unreaped.take_if(|own| *own == pid.as_raw());
                 self.tasks.remove(&pid.as_raw());
             }
             WaitStatus::PtraceSyscall(pid) => self.syscall(pid),
@@ -421,34 +427,6 @@ fn signal(act: Act, caller: i32, same: i32) {
     .ok();
 }
 
-/// What the kernel does instead of a call that is to fail. Behind a filter no call may become another one, so there its
-/// arguments become such that it fails by itself.
-fn instead(mut registers: libc::user_regs_struct, call: u64) -> libc::user_regs_struct {
-    match i64::try_from(call).unwrap() {
-        libc::SYS_execve | libc::SYS_ppoll => registers.rdi = 1,
-        libc::SYS_execveat => registers.rsi = 1,
-        libc::SYS_read => registers.rdi = u64::MAX,
-        libc::SYS_wait4 => registers.rdx = u64::MAX,
-        libc::SYS_kill => registers.rsi = 4000,
-        _ => registers.orig_rax = u64::MAX,
-    }
-    registers
-}
-
-/// What a call is about where its number alone does not say.
-fn operation(call: u64, args: &[u64; 6]) -> u64 {
-    match i64::try_from(call).unwrap() {
-        libc::SYS_futex | libc::SYS_fcntl | libc::SYS_ioctl | libc::SYS_flock => args[1],
-        libc::SYS_prctl => args[0],
-        libc::SYS_mmap => args[3],
-        _ => 0,
-    }
-}
-
-pub(crate) fn number(call: libc::c_long) -> u64 {
-    u64::try_from(call).unwrap()
-}
-
 fn continue_later(tgid: i32) {
     if tgid == 0 {
         return;
@@ -482,7 +460,7 @@ impl Session {
     /// Ends it, and waits for all that it has started. Before another one is begun: its events would be taken for this one's.
     pub(crate) fn close(&mut self) {
         if let Some(mut process) = self.process.take() {
-            end(self.pid);
+            self.unreaped.into_iter().for_each(end);
             self.drain();
             // ECHILD: it was reaped as one that is traced.
             process.wait().ok();
