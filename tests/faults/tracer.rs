@@ -163,6 +163,8 @@ impl Session {
     pub(crate) fn round(&mut self, fault: Option<&Fault>) -> Round {
         (self.fault, self.hit, self.phase) = (fault.cloned(), false, Phase::Outside);
         self.counts.clear();
+        // A call that lasts longer than a round has outlived what was to befall its end.
+        self.tasks.values_mut().for_each(|task| task.then = None);
         (self.seen, self.children) = (Vec::new(), 0);
         self.input.write_all(b"go\n").ok();
         self.watch.begin(self.pid());
@@ -188,11 +190,17 @@ impl Session {
     fn drain(&mut self) {
         let until = Instant::now() + Duration::from_secs(20);
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD | WaitPidFlag::WNOHANG;
-        while !self.tasks.is_empty() && Instant::now() < until {
+        while Instant::now() < until {
             match waitpid(None, Some(flags)) {
                 Ok(WaitStatus::StillAlive) => thread::sleep(Duration::from_millis(1)),
                 Ok(status) => self.take(status),
+                // ECHILD: nothing is traced any more.
                 Err(_) => break,
+            }
+            // Their maker was killed before it could say so.
+            for pid in mem::take(&mut self.early) {
+                self.tasks.insert(pid, Task { who: "orphan".to_owned(), tgid: pid, ..Task::default() });
+                self.let_go(Pid::from_raw(pid));
             }
         }
         for (pid, task) in mem::take(&mut self.tasks) {
