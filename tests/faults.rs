@@ -92,7 +92,7 @@ mod tests {
     }
 
     /// A round takes some 35 ms, and a caller that was killed as long again.
-    const FEW: usize = 50;
+    const FEW: usize = 90;
     /// So many of the acts at each call are tried in a wide sweep.
     const SOME: usize = 4;
 
