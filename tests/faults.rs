@@ -109,6 +109,9 @@ mod tests {
         "ringfence-super fcntl(0x406)#1 Fail(24)",
         // What a running program ends by, and what watches over a frozen one.
         "caller pidfd_send_signal#1 Fail(1)",
+        "caller epoll_ctl#1 Fail(38)",
+        "caller wait4#1 Fail(28)",
+        "child close_range#3 Kill(Same, Exit)",
         // A thread that lasts.
         "caller mmap(0x20022)#1 Fail(12)",
         // A new group is locked.
