@@ -254,7 +254,7 @@ mod tests {
             if !left.is_empty() || judge::unlike(&self.plain, &told).is_some() {
                 return Err(format!("the next launch: {left} {told:?}"));
             }
-            if eventually(10, || groups_of(gone).is_empty()) {
+            if eventually(30, || groups_of(gone).is_empty()) {
                 Ok(())
             } else {
                 Err(groups_of(gone).join(", "))

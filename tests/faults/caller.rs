@@ -209,7 +209,7 @@ pub(crate) fn groups_of(pid: i32) -> Vec<String> {
 /// What is not as it was, once it has had a moment to become so.
 fn differences(before: &BTreeMap<String, String>) -> String {
     // Tearing a mount namespace down takes long where many others are.
-    let until = Instant::now() + Duration::from_secs(15);
+    let until = Instant::now() + Duration::from_secs(60);
     loop {
         let after = state();
         let differ: Vec<String> = before

@@ -85,7 +85,8 @@ impl Scenario {
     }
 
     pub(crate) fn builder(self) -> Builder {
-        let limit = Duration::from_secs(20);
+        // Each stop of a call costs a switch, which takes long where the processors are busy.
+        let limit = Duration::from_secs(100);
         let small = small().setup_timeout(limit);
         match self {
             Self::Default => Sandbox::builder().system_read_only().setup_timeout(limit),

@@ -188,7 +188,7 @@ impl Session {
 
     /// After the caller's end: everything that it has made ends too. What does not is killed, and stands in `left`.
     fn drain(&mut self) {
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_secs(60);
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD | WaitPidFlag::WNOHANG;
         while Instant::now() < until {
             match waitpid(None, Some(flags)) {
@@ -212,7 +212,7 @@ impl Session {
 
     /// Those that were let run and are still there. They may take a moment.
     fn left(&mut self) -> Vec<String> {
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(30);
         loop {
             let there = |(pid, when): &(i32, String)| {
                 let now = begun(*pid);

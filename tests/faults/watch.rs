@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::tracer::end;
 
 /// So long may one round take before it counts as hung.
-const HUNG: Duration = Duration::from_secs(40);
+const HUNG: Duration = Duration::from_secs(150);
 
 type Until = Arc<Mutex<Option<(Instant, i32)>>>;
 
