@@ -23,7 +23,9 @@ mod tests {
     use nix::sys::stat::Mode;
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use nix::unistd::{Pid, mkfifo};
-    use ringfence::{Builder, ErrorKind, Filter, Host, Init, Launch, Mistake, Stdio, Step, Tether};
+    use ringfence::{
+        Action, Builder, ErrorKind, Filter, Host, Init, Launch, Lowering, Mistake, Stdio, Step, Tether,
+    };
 
     use super::support::{
         again, alone, children, eventually, is_root, role, shell, skipped, system, watchdog,
@@ -233,6 +235,9 @@ mod tests {
                 assert!(!groups_of(owner).is_empty());
                 end(caller(name, "sweep").0);
                 assert!(is_there(pid), "it was swept");
+                // Nor by one who cannot tell whether it was let go.
+                end(caller(name, "blind").0);
+                assert!(is_there(pid), "it was swept by one who cannot read the mark");
                 assert!(!groups_of(owner).is_empty());
                 kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
                 assert!(eventually(20, reaped));
@@ -245,7 +250,11 @@ mod tests {
                 say(&detached.id().to_string());
                 detached.wait().unwrap();
             }
-            _ => {
+            role => {
+                if role == "blind" {
+                    let filter = Filter::deny_list().deny(["getxattr"], Action::Errno(libc::EIO));
+                    Lowering::builder().seccomp(filter).build().unwrap().apply().unwrap();
+                }
                 let sandbox = system().own_cgroup(()).build().unwrap();
                 sandbox.command("true").status().unwrap();
                 say("swept");

@@ -14,12 +14,24 @@ mod support;
 mod caller;
 #[cfg(test)]
 #[cfg(target_arch = "x86_64")]
+#[path = "faults/calls.rs"]
+mod calls;
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
 #[path = "faults/judge.rs"]
 mod judge;
 #[cfg(test)]
 #[cfg(target_arch = "x86_64")]
+#[path = "faults/scenario.rs"]
+mod scenario;
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
 #[path = "faults/tracer.rs"]
 mod tracer;
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+#[path = "faults/watch.rs"]
+mod watch;
 #[cfg(test)]
 #[cfg(target_arch = "x86_64")]
 #[path = "faults/words.rs"]
@@ -40,18 +52,21 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::env;
     use std::fs;
+    use std::os::unix::fs::chown;
+    use std::os::unix::process::CommandExt;
     use std::path::{Path, PathBuf};
     use std::process::{self, Command};
     use std::time::Instant;
 
     use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-    use nix::unistd::Pid;
+    use nix::unistd::{Pid, User};
 
-    use super::caller::{SCENARIO, SCENARIOS, Scenario, groups_of, serve};
+    use super::caller::{SCENARIO, groups_of, serve};
     use super::judge::{self, Told};
+    use super::scenario::{RANGES, SCENARIOS, Scenario};
     use super::support::{again, eventually, is_root, role, say, skipped};
     use super::tracer::Session;
-    use super::words::{Act, End, Fault, Point, Round, Seen, Side};
+    use super::words::{Act, Edge, End, Fault, Point, Round, Seen, Side};
 
     /// `full` for every call with every errno, `wide` for every call with some of them, others in each scenario, or a number:
     /// about so many faults in each scenario.
@@ -59,6 +74,9 @@ mod tests {
     /// Only this scenario, and only faults whose text begins so.
     const ONLY: &str = "RINGFENCE_SWEEP_ONLY";
     const POINT: &str = "RINGFENCE_SWEEP_POINT";
+
+    /// This test binary, where a user may read it.
+    const COPY: &str = "caller";
 
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum What {
@@ -73,8 +91,8 @@ mod tests {
         Sample(usize),
     }
 
-    /// A round takes some 80 ms.
-    const FEW: usize = 8;
+    /// A round takes some 35 ms, and a caller that was killed as long again.
+    const FEW: usize = 90;
     /// So many of the acts at each call are tried in a wide sweep.
     const SOME: usize = 4;
 
@@ -89,6 +107,15 @@ mod tests {
         "caller flock(0x8)#1 Fail(13)",
         "caller readlink#17 Fail(11)",
         "ringfence-super fcntl(0x406)#1 Fail(24)",
+        // What a running program ends by, and what watches over a frozen one.
+        "caller pidfd_send_signal#1 Fail(1)",
+        "caller epoll_ctl#1 Fail(38)",
+        "caller wait4#1 Fail(28)",
+        "child close_range#3 Kill(Same, Exit)",
+        // A thread that lasts.
+        "caller mmap(0x20022)#1 Fail(12)",
+        // A new group is locked.
+        "caller flock(0x6)#1 Fail(5)",
     ];
 
     fn width() -> Width {
@@ -104,10 +131,10 @@ mod tests {
         if what == What::Failures {
             return judge::acts(seen);
         }
-        let caller = [Act::Kill(Side::Caller), Act::Stop(Side::Caller)];
-        let own = [Act::Kill(Side::Same), Act::Stop(Side::Same)];
         let of_child = seen.point.who.starts_with("child");
-        caller.into_iter().chain(own.into_iter().filter(|_| of_child)).collect()
+        let sides = [Side::Caller, Side::Same].into_iter().filter(|side| *side == Side::Caller || of_child);
+        let edges = sides.flat_map(|side| [Edge::Entry, Edge::Exit].map(|edge| (side, edge)));
+        edges.flat_map(|(side, edge)| [Act::Kill(side, edge), Act::Stop(side, edge)]).collect()
     }
 
     /// In which round of a process a call is made: some are made once, such as those that start its threads.
@@ -141,17 +168,20 @@ mod tests {
         let step = (step..).find(|step| step % 2 == 1 && step % 3 != 0).unwrap_or(1);
         let known = |fault: &Fault| KNOWN.contains(&text(fault).as_str());
         let chosen = |(number, (turn, fault)): (usize, (Turn, Fault))| {
-            (number % step == 0 || known(&fault)).then_some((turn, fault))
+            ((number + offset) % step == 0 || known(&fault)).then_some((turn, fault))
         };
         all.into_iter().enumerate().filter_map(chosen).collect()
     }
 
-    /// One scenario: the traced process, what its plain run comes to, and its directory for temporary files.
+    /// A directory for temporary files, and the groups of that name. They are gone with it.
+    struct Place(PathBuf);
+
+    /// One scenario: the traced process, what its plain run comes to, and its place, which has to be dropped last.
     struct Stage {
         test: &'static str,
         scenario: Scenario,
-        directory: PathBuf,
         session: Session,
+        place: Place,
         plain: Told,
         seen: Vec<(Turn, Seen)>,
     }
@@ -161,7 +191,8 @@ mod tests {
             let name = format!("ringfence-faults-{}-{}-{}", process::id(), scenario.name(), test.len());
             let directory = env::temp_dir().join(name);
             fs::create_dir_all(&directory).unwrap();
-            let mut session = Self::session(test, scenario, &directory)?;
+            let place = Place(directory);
+            let mut session = Self::session(test, scenario, &place.0)?;
             let first = session.round(None);
             let (left, plain) = judge::read(&first.end);
             if let Told::Failed { step, text, .. } = &plain
@@ -179,12 +210,14 @@ mod tests {
             let only = first.seen.into_iter().filter(|seen| !known.contains(&seen.point));
             let seen = only.map(|seen| (Turn::First, seen));
             let seen = seen.chain(again.seen.into_iter().map(|seen| (Turn::Any, seen))).collect();
-            Ok(Self { test, scenario, directory, session, plain, seen })
+            Ok(Self { test, scenario, session, place, plain, seen })
         }
 
-        fn session(test: &str, scenario: Scenario, directory: &PathBuf) -> Result<Session, String> {
+        fn session(test: &str, scenario: Scenario, directory: &Path) -> Result<Session, String> {
             let mut command = again(&format!("tests::{test}"), "caller");
-            if is_root() {
+            if scenario == Scenario::Helpers {
+                command = as_user_with_ranges(&command, directory)?;
+            } else if is_root() {
                 command = in_groups_of_its_own(&command, directory);
             }
             command.env(SCENARIO, scenario.name()).env("TMPDIR", directory).env("RUST_BACKTRACE", "0");
@@ -209,19 +242,19 @@ mod tests {
 
         fn restart(&mut self) {
             self.session.close();
-            self.session = Self::session(self.test, self.scenario, &self.directory).unwrap();
+            self.session = Self::session(self.test, self.scenario, &self.place.0).unwrap();
         }
 
         /// The next caller removes the groups of one that was killed.
         fn sweeps(&mut self, gone: i32) -> Result<(), String> {
-            if self.scenario != Scenario::Group {
+            if ![Scenario::Group, Scenario::Detached].contains(&self.scenario) {
                 return Ok(());
             }
             let (left, told) = judge::read(&self.session.round(None).end);
             if !left.is_empty() || judge::unlike(&self.plain, &told).is_some() {
                 return Err(format!("the next launch: {left} {told:?}"));
             }
-            if eventually(10, || groups_of(gone).is_empty()) {
+            if eventually(30, || groups_of(gone).is_empty()) {
                 Ok(())
             } else {
                 Err(groups_of(gone).join(", "))
@@ -244,17 +277,54 @@ mod tests {
         outer
     }
 
-    impl Drop for Stage {
+    /// The same by a user who has subordinate ids. Root traces it: else the helpers have no rights.
+    fn as_user_with_ranges(command: &Command, directory: &Path) -> Result<Command, String> {
+        let first = |file: &str, name: &str| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let (first, count) =
+                text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split_once(':'))?;
+            (count.parse::<u32>().ok()? >= 10).then(|| first.to_owned())
+        };
+        let owners = fs::read_to_string("/etc/subuid").unwrap_or_default();
+        let names = owners.lines().filter_map(|line| line.split(':').next());
+        let found = names.filter_map(|name| {
+            let user = User::from_name(name).ok()??;
+            Some((user, first("/etc/subuid", name)?, first("/etc/subgid", name)?))
+        });
+        let Some((user, uid, gid)) = found.into_iter().find(|(user, ..)| !user.uid.is_root()) else {
+            return Err("no user has subordinate ids".to_owned());
+        };
+        if ["newuidmap", "newgidmap"].iter().any(|name| Command::new(name).output().is_err()) {
+            return Err("newuidmap and newgidmap are not installed".to_owned());
+        }
+        chown(directory, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+        let copy = directory.join(COPY);
+        if !copy.try_exists().unwrap() {
+            fs::copy(env::current_exe().unwrap(), &copy).unwrap();
+        }
+        let mut other = Command::new(copy);
+        other
+            .args(command.get_args())
+            .envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        other
+            .env(RANGES, format!("{uid} {gid}"))
+            .uid(user.uid.as_raw())
+            .gid(user.gid.as_raw())
+            .current_dir("/");
+        Ok(other)
+    }
+
+    impl Drop for Place {
         fn drop(&mut self) {
-            // It is in them.
-            self.session.close();
             for mount in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-                let group = mount.path().join(self.directory.file_name().unwrap());
+                let group = mount.path().join(self.0.file_name().unwrap());
                 // The last process is gone in a moment, if there is such a group.
-                eventually(2, || fs::remove_dir(&group).is_ok() || !group.is_dir());
+                eventually(5, || fs::remove_dir(&group).is_ok() || !group.is_dir());
             }
+            // Only in one scenario.
+            fs::remove_file(self.0.join(COPY)).ok();
             // It is empty, or the test has failed.
-            fs::remove_dir(&self.directory).ok();
+            fs::remove_dir(&self.0).ok();
         }
     }
 
@@ -308,9 +378,12 @@ mod tests {
             return serve();
         }
         on_one_processor(what);
-        let fit = |scenario: &&Scenario| **scenario != Scenario::Group || is_root();
-        for scenario in scenarios.iter().filter(fit) {
+        for scenario in scenarios {
             if env::var(ONLY).is_ok_and(|only| only != scenario.name()) {
+                continue;
+            }
+            if [Scenario::Group, Scenario::Helpers].contains(scenario) && !is_root() {
+                skipped(&format!("{test} {scenario:?}"), "needs root");
                 continue;
             }
             sweep(test, *scenario, what);
@@ -324,7 +397,16 @@ mod tests {
 
     #[test]
     fn a_side_that_is_killed_or_stopped_at_any_call_leaves_nothing() {
-        let scenarios = [Scenario::Default, Scenario::Copy, Scenario::Bare, Scenario::Group, Scenario::Idle];
+        let scenarios = [
+            Scenario::Default,
+            Scenario::Copy,
+            Scenario::Bare,
+            Scenario::Group,
+            Scenario::Idle,
+            Scenario::Helpers,
+            Scenario::Detached,
+            Scenario::Broker,
+        ];
         each("a_side_that_is_killed_or_stopped_at_any_call_leaves_nothing", What::Signals, &scenarios);
     }
 }

@@ -1,5 +1,6 @@
 //! Launches while signals rain on the caller's threads and on its process group: handled ones, with and without `SA_RESTART`.
-//! No launch fails, no handler runs in a child, and no thread of the crate takes a signal.
+//! No launch fails, no handler runs in a child, and no thread of the crate takes a signal. A caller that is stopped goes on
+//! answering as if nothing were.
 #![cfg_attr(test, expect(unsafe_code, reason = "handles and sends signals"))]
 
 #[cfg(test)]
@@ -13,16 +14,21 @@ mod tests {
     use std::fs;
     use std::io::{Read, pipe};
     use std::os::fd::AsRawFd;
+    use std::path::Path;
     use std::process;
     use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
     use std::thread;
     use std::time::Duration;
 
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, killpg, sigaction, signal};
+    use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, killpg, sigaction, signal};
     use nix::unistd::{Pid, getpgrp, gettid, setpgid};
-    use ringfence::{Action, Filter, Init, Launch, Pool, Response, Sandbox};
+    use ringfence::host::Features;
+    use ringfence::{Action, Broker, Filter, Host, Init, Launch, OpenDecision, Pool, Response, Sandbox};
 
-    use super::support::{alone, children, descriptors, eventually, field, said, shell, system};
+    use super::support::{
+        again, alone, children, descriptors, eventually, field, role, said, shell, skipped, system, watchdog,
+    };
 
     static OWN: AtomicI32 = AtomicI32::new(0);
     static HANDLED: AtomicUsize = AtomicUsize::new(0);
@@ -147,5 +153,48 @@ mod tests {
             told.read_to_string(&mut text).unwrap();
             assert_eq!(text, "", "a handler ran in a child");
         });
+    }
+
+    /// Opens a file again and again by way of the caller, on the processor that the caller has too: so the one waits for the
+    /// other while a descriptor is handed over.
+    fn opens() {
+        let _watchdog = watchdog(200);
+        let own = sched_getaffinity(Pid::from_raw(0)).unwrap();
+        let mut one = CpuSet::new();
+        one.set((0..CpuSet::count()).find(|cpu| own.is_set(*cpu).unwrap()).unwrap()).unwrap();
+        sched_setaffinity(Pid::from_raw(0), &one).unwrap();
+        let broker = Broker::new().on_open(|request| {
+            if request.path == Path::new("/etc/passwd") { OpenDecision::Open } else { OpenDecision::Inside }
+        });
+        let sandbox = system().seccomp(broker.filter(Filter::baseline())).build().unwrap();
+        let script = "n=0; while [ $n -lt 2000 ]; do line=; read -r line </etc/passwd; \
+            case $line in root:*) n=$((n+1));; *) echo \"open $n: $line\"; exit 1;; esac; done; echo all";
+        let mut command = shell(&sandbox, script);
+        let outcome = command.supervise(broker).output().unwrap();
+        let told = format!("{} {:?}", outcome.verdict(), outcome.supervisor_faults);
+        assert_eq!(String::from_utf8_lossy(&outcome.stdout), "all\n", "{told}");
+    }
+
+    #[test]
+    fn a_caller_that_is_stopped_again_and_again_answers_every_call() {
+        const NAME: &str = "a_caller_that_is_stopped_again_and_again_answers_every_call";
+        if role().is_some() {
+            return opens();
+        }
+        if !Host::probe().features().contains(Features::SECCOMP_WAIT_KILLABLE) {
+            return skipped(NAME, "Linux 5.19: before, such a stop may end the sandbox");
+        }
+        let mut caller = again(&format!("tests::{NAME}"), "opens").spawn().unwrap();
+        let pid = Pid::from_raw(caller.id().cast_signed());
+        let status = loop {
+            if let Some(status) = caller.try_wait().unwrap() {
+                break status;
+            }
+            kill(pid, Signal::SIGSTOP).unwrap();
+            thread::sleep(Duration::from_micros(50));
+            kill(pid, Signal::SIGCONT).unwrap();
+            thread::sleep(Duration::from_micros(250));
+        };
+        assert!(status.success(), "{status}");
     }
 }

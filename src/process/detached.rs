@@ -88,10 +88,14 @@ impl Detached {
     /// program ended.
     ///
     /// # Errors
-    /// Only where waiting itself fails.
+    /// Where waiting itself fails, or where the sandbox's init failed at a call: [`crate::Step::Init`].
     pub fn wait(&self) -> Result<Option<ExitStatus>> {
         self.running.parent.reap(Block::UntilExit)?;
-        Ok(self.running.parent.brief().status().map(ExitStatus::from_wait))
+        let status = self.running.parent.program_status().map(ExitStatus::from_wait);
+        match (status, self.running.init_failure()) {
+            (None, Some(error)) => Err(error),
+            (status, _) => Ok(status),
+        }
     }
 }
 

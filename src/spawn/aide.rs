@@ -5,22 +5,26 @@ use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::process;
 use std::result::Result as StdResult;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::clone::{self, NotCloned};
 use super::request::Strings;
+use super::watchdog::reap_later;
 use crate::host::Status;
 use crate::machine::image;
 use crate::machine::layout::{FD_FIRST_FREE, FD_SOCKET, MESSAGE};
 use crate::machine::segment::Bases;
 use crate::plan::{AideTable, CloseRange, Duty, Listing, Then, WindowInput, aide, window};
 use crate::policy::Init;
-use crate::sys::{self, Block, CloneHow, Cloned};
+use crate::sys::{self, Block, CloneHow, Cloned, Reaped};
 
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Aide {
-    child: Cloned,
+    #[cfg_attr(not(feature = "systemd"), expect(dead_code, reason = "a scope is asked for with it"))]
+    pid: i32,
+    pidfd: Arc<OwnedFd>,
     /// Whose child it is.
     maker: u32,
 }
@@ -35,12 +39,12 @@ impl Aide {
 
     #[cfg(feature = "systemd")]
     pub(super) fn pid(&self) -> i32 {
-        self.child.pid
+        self.pid
     }
 
     #[cfg(feature = "systemd")]
     pub(super) fn lives(&self) -> bool {
-        matches!(sys::poll_fd(self.child.pidfd.as_fd(), 0), Ok(false))
+        matches!(sys::poll_fd(self.pidfd.as_fd(), 0), Ok(false))
     }
 }
 
@@ -50,11 +54,12 @@ impl Drop for Aide {
         if self.maker != process::id() {
             return;
         }
-        let sent = sys::send_signal(&self.child.pidfd, libc::SIGKILL);
-        debug_assert!(matches!(sent, Ok(()) | Err(libc::ESRCH)), "a pidfd of our own child: {sent:?}");
-        // It runs nothing that could keep it from dying; should it not be reaped, it is a zombie until this process ends.
-        if sys::poll_fd(self.child.pidfd.as_fd(), 1000) == Ok(true) {
-            sys::reap(&self.child.pidfd, Block::No).ok();
+        let sent = sys::send_signal(&self.pidfd, libc::SIGKILL);
+        // It runs nothing that could keep it from dying.
+        let ended =
+            matches!(sent, Ok(()) | Err(libc::ESRCH)) && sys::poll_fd(self.pidfd.as_fd(), 1000) == Ok(true);
+        if !ended || !matches!(sys::reap(&self.pidfd, Block::No), Ok(Reaped::Ended { .. } | Reaped::Gone)) {
+            reap_later(Arc::clone(&self.pidfd));
         }
     }
 }
@@ -118,7 +123,7 @@ fn make(duty: Duty, fds: &[(RawFd, i32)], deadline: Instant) -> StdResult<Aide, 
     let at = (rows, record.address());
     let child = clone(flags, at, deadline)?;
     drop((memory, copy, record, strings));
-    Ok(Aide { child, maker: process::id() })
+    Ok(Aide { pid: child.pid, pidfd: Arc::new(child.pidfd), maker: process::id() })
 }
 
 fn clone(flags: u64, at: (u64, u64), deadline: Instant) -> StdResult<Cloned, Failed> {

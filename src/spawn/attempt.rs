@@ -434,10 +434,12 @@ fn callers_part(
     if let Some(site) = site {
         site.admit(plan, parent, deadline)?;
     } else if plan.ids.needs_caller() {
-        map::write(&plan.ids, parent.pid(), parent.brief().map(), &fence.host).map_err(|error| {
-            let causes = causes(Step::IdMap, error.raw_os_error().unwrap_or(0), &fence.host, plan.set);
-            error.causes_found(causes)
-        })?;
+        map::write(&plan.ids, parent.pid(), parent.brief().map(), (&fence.host, deadline)).map_err(
+            |error| {
+                let causes = causes(Step::IdMap, error.raw_os_error().unwrap_or(0), &fence.host, plan.set);
+                error.causes_found(causes)
+            },
+        )?;
     }
     if let (Some(group), Some(plan)) = (parent.group(), &plan.group) {
         group.join(plan.join, parent.pid(), deadline)?;

@@ -369,7 +369,9 @@ impl Parent {
     /// Whether what failed failed for want of a living child. One that is ending is seen as ended a moment later, and `/proc`
     /// says ESRCH, ENOENT or EINVAL of it until then.
     pub(super) fn is_its_end(&self, error: &Error) -> Result<bool> {
-        let dying = [libc::ESRCH, libc::ENOENT, libc::EINVAL].map(Some).contains(&error.raw_os_error());
+        // Without an errno it is what was read of it that is wrong: one that is ending has left its groups.
+        let ending = [libc::ESRCH, libc::ENOENT, libc::EINVAL];
+        let dying = error.raw_os_error().is_none_or(|errno| ending.contains(&errno));
         Ok(self.gave_up() || self.ended(if dying { SOON } else { 0 })?)
     }
 

@@ -5,134 +5,19 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead, Read, Write, stderr, stdin};
+use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::unistd::geteuid;
-use ringfence::{
-    Access, Action, Builder, Child, Command, Error, FileItem, Filter, Init, Landlock, Launch, Mount,
-    MountKind, Outcome, Pool, Resource, Response, Sandbox, Stdio, Tmpfs, Usage, prefer,
-};
+use nix::sys::signal::{SigSet, Signal, raise};
 
-use super::words::{BEGIN, END, MARK, TOLD};
+use super::scenario::{Came, Props, Scenario, play, small};
+use super::words::{BEGIN, END, TOLD};
 
 /// Which scenario a process is to play.
 pub(crate) const SCENARIO: &str = "RINGFENCE_TEST_SCENARIO";
-
-/// What the payload shows of its own confinement.
-const SHOW: &str = "cat /proc/self/status /proc/self/mountinfo /proc/self/limits /proc/self/cgroup \
-    /proc/sys/kernel/hostname /proc/self/uid_map /proc/self/timens_offsets /proc/self/oom_score_adj \
-    /proc/self/personality /proc/sys/user/max_user_namespaces /proc/sys/vm/memfd_noexec /proc/self/environ; echo; \
-    umask; pwd; nice; cut -d' ' -f6,7 /proc/self/stat; \
-    exec ls -ln /proc/self/ns/ /proc/self/fd/";
-
-/// A kind of launch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Scenario {
-    /// What most do.
-    Default,
-    /// By a copy of the caller.
-    Copy,
-    /// The program is PID 1.
-    Bare,
-    /// Whatever a policy can ask for.
-    Everything,
-    /// In control groups, with limits.
-    Group,
-    /// Its filter notifies.
-    Supervised,
-    /// Told late what to run.
-    Idle,
-    /// From a pool.
-    Pool,
-    /// The life of a child: signals, freezing, statistics, kill, drop.
-    Life,
-    /// The host is looked at and the policy compiled too.
-    Build,
-}
-
-pub(crate) const SCENARIOS: [Scenario; 10] = [
-    Scenario::Default,
-    Scenario::Copy,
-    Scenario::Bare,
-    Scenario::Everything,
-    Scenario::Group,
-    Scenario::Supervised,
-    Scenario::Idle,
-    Scenario::Pool,
-    Scenario::Life,
-    Scenario::Build,
-];
-
-impl Scenario {
-    pub(crate) fn name(self) -> String {
-        format!("{self:?}")
-    }
-
-    fn named(name: &str) -> Self {
-        SCENARIOS.into_iter().find(|scenario| scenario.name() == name).expect("a scenario")
-    }
-
-    fn builder(self) -> Builder {
-        let limit = Duration::from_secs(20);
-        let small = small().setup_timeout(limit);
-        match self {
-            Self::Default => Sandbox::builder().system_read_only().setup_timeout(limit),
-            Self::Copy => small.launch(Launch::Copy),
-            Self::Bare => small.init(Init::Program),
-            Self::Everything => everything(small),
-            Self::Group => small.memory(256 << 20).processes(64).own_cgroup(()),
-            Self::Supervised => {
-                let filter = Filter::baseline().forget(["uname"]).deny(["uname"], Action::Notify);
-                small.seccomp(filter)
-            }
-            Self::Life if geteuid().is_root() => small.own_cgroup(prefer(())),
-            Self::Idle | Self::Pool | Self::Life | Self::Build => small,
-        }
-    }
-}
-
-/// Enough for a shell, in few mounts.
-fn small() -> Builder {
-    let mut small = Sandbox::builder().bind("/usr", "/usr", Access::ReadOnly);
-    for path in ["/bin", "/lib", "/lib64"] {
-        small = match fs::read_link(path) {
-            Ok(to) => small.symlink(to, path),
-            Err(_) => small.mount(Mount::bind(path, path).if_exists()),
-        };
-    }
-    small.dev().proc().tmpfs("/tmp", 1 << 20)
-}
-
-fn everything(system: Builder) -> Builder {
-    let file = FileItem { contents: b"contents".to_vec(), mode: 0o444 };
-    system
-        .bind("/usr", "/again", Access::ReadOnly)
-        .bind(env::temp_dir(), "/writable", Access::ReadWrite)
-        .mount(Mount::bind("/no/such", "/absent").if_exists())
-        .mount(Mount::tmpfs("/scratch", Tmpfs { size: 1 << 20, ..Tmpfs::default() }))
-        .mount(Mount::new("/scratch/file", MountKind::File(file)))
-        .directory("/directory")
-        .symlink("/usr", "/link")
-        .mask("/again/bin")
-        .hostname("faulty")
-        .domain_name("domain")
-        .limit(Resource::OpenFiles, 100)
-        .limit(Resource::Core, 0)
-        .nice(5)
-        .oom_score_adj(500)
-        .umask(0o027)
-        .timer_slack(Duration::from_micros(100))
-        .deny_write_execute(prefer(()))
-        .disable_aslr(prefer(()))
-        .deny_memfd_exec(prefer(()))
-        .landlock(Landlock::from_mounts().preferred())
-}
-
-/// What a round came to: the outcome, and what was reported.
-type Tried = Result<(Outcome, String), Error>;
 
 /// Plays rounds until its input ends.
 pub(crate) fn serve() {
@@ -145,6 +30,8 @@ pub(crate) fn serve() {
             return;
         }
     };
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    peer.set_nonblocking(true).unwrap();
     say("@ready");
     for line in stdin().lock().lines() {
         if line.is_err() {
@@ -152,15 +39,16 @@ pub(crate) fn serve() {
         }
         let before = state();
         let null = File::open("/dev/null").unwrap();
-        let small = small();
-        mark(BEGIN);
-        let tried = catch_unwind(AssertUnwindSafe(|| play(scenario, &sandbox, (null, small))));
-        mark(END);
+        let props = Props { null, small: small(), port: peer.local_addr().unwrap().port() };
+        tell(BEGIN);
+        let tried = catch_unwind(AssertUnwindSafe(|| play(scenario, &sandbox, props)));
+        // SAFETY: no option of that number exists: the kernel refuses it.
+        unsafe { libc::prctl(END, 0, 0, 0, 0) };
         let told = match tried {
             Err(_) => "panic".to_owned(),
-            Ok(Ok((outcome, report))) => {
-                let faults = &outcome.supervisor_faults;
-                format!("ok\t{:?}\t{:?}", facts(&outcome), format!("{report} {faults:?}"))
+            Ok(Ok(came)) => {
+                let report = came.report.clone();
+                format!("ok\t{:?}\t{report:?}", facts(came))
             }
             Ok(Err(error)) => format!(
                 "err\t{:?}\t{:?}\t{:?}\t{}\t{}\t{error}",
@@ -171,8 +59,9 @@ pub(crate) fn serve() {
                 error.raw_os_error().unwrap_or(0),
             ),
         };
+        while peer.accept().is_ok() {}
         say(&format!("@{}\t{told}", differences(&before)));
-        mark(TOLD);
+        tell(TOLD);
     }
 }
 
@@ -180,61 +69,18 @@ fn say(line: &str) {
     stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
-fn mark(number: u64) {
-    // SAFETY: no option of that number exists: the kernel refuses it.
-    unsafe { libc::prctl(MARK, number, 0, 0, 0) };
-}
-
-/// One round. `null` is there to be passed: opening it is no call of the crate's.
-fn play(scenario: Scenario, sandbox: &Sandbox, (null, small): (File, Builder)) -> Tried {
-    match scenario {
-        Scenario::Idle => {
-            let idle = sandbox.hold()?;
-            collected(idle.spawn(&show(sandbox, null))?)
-        }
-        Scenario::Pool => {
-            let pool = Pool::new(sandbox, 2)?;
-            let told = collected(pool.spawn(&show(sandbox, null))?)?;
-            pool.wait_until_full(Duration::from_millis(300));
-            Ok(told)
-        }
-        Scenario::Life => life(sandbox),
-        Scenario::Build => collected(show(&small.build()?, null).spawn()?),
-        Scenario::Supervised => {
-            let mut command = show(sandbox, null);
-            collected(command.on_notify(|_| Response::Errno(libc::EPERM)).spawn()?)
-        }
-        Scenario::Default | Scenario::Copy | Scenario::Bare | Scenario::Everything | Scenario::Group => {
-            collected(show(sandbox, null).spawn()?)
-        }
-    }
-}
-
-fn show(sandbox: &Sandbox, null: File) -> Command {
-    let mut command = sandbox.command("/bin/sh");
-    command.args(["-c", SHOW]).env("GIVEN", "1").fd(7, null).stdout(Stdio::piped());
-    command
-}
-
-fn collected(child: Child) -> Tried {
-    let report = report(&child);
-    let outcome = child.wait_with_output()?;
-    Ok((outcome, report))
-}
-
-fn report(child: &Child) -> String {
-    let held = child.enforcement();
-    let limits: Vec<String> =
-        held.limits.iter().map(|limit| format!("{:?}", (limit.strength, limit.rung))).collect();
-    format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {limits:?}",
-        held.method, held.choices, held.missing, held.absent, held.supervisor, held.landlock, held.notes
-    )
+/// Also where the round has left the signal blocked, which the line says.
+fn tell(word: Signal) {
+    SigSet::from(word).thread_unblock().unwrap();
+    raise(word).unwrap();
 }
 
 /// What the payload said, without what differs from run to run.
-fn facts(outcome: &Outcome) -> String {
-    let text = String::from_utf8_lossy(&outcome.stdout);
+fn facts(mut came: Came) -> String {
+    if let Some(mut unread) = came.unread.take() {
+        unread.read_to_end(&mut came.stdout).unwrap();
+    }
+    let text = String::from_utf8_lossy(&came.stdout);
     let mut facts = Vec::new();
     for line in text.lines() {
         let varies =
@@ -246,8 +92,7 @@ fn facts(outcome: &Outcome) -> String {
     }
     // The order of mounts may differ where they were made by other calls.
     facts.sort();
-    let measured = outcome.tree_usage != Usage::default();
-    format!("{}, measured: {measured}\n{}", outcome.verdict(), facts.join("\n"))
+    format!("{}\n{}", came.verdict, facts.join("\n"))
 }
 
 /// Inodes become a word that says whether they are the caller's; ids of mounts and devices, and names of groups, go.
@@ -274,40 +119,6 @@ fn settled(line: &str) -> String {
     let kind = to.split('[').next().unwrap_or_default();
     let kind: String = kind.chars().filter(|c| !c.is_ascii_digit()).collect();
     format!("{name} -> {kind}{}", if same { " the caller's" } else { "" })
-}
-
-/// Where init fails, the sandbox ends, which every method may tell; why it did is for the wait to tell.
-fn unless_ended<T>(told: Result<T, Error>) -> Result<(), Error> {
-    match told {
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-        told => told.map(drop),
-    }
-}
-
-fn life(sandbox: &Sandbox) -> Tried {
-    let mut command = sandbox.command("/bin/sh");
-    command.args(["-c", "echo up; exec sleep 1000"]).stdout(Stdio::piped()).name("life");
-    let mut child = command.spawn()?;
-    let report = report(&child);
-    let mut said = [0; 3];
-    let stdout = child.stdout.as_mut().unwrap();
-    // A signal, or a kill by the test, may end it first.
-    stdout.read_exact(&mut said).ok();
-    child.try_wait()?;
-    if geteuid().is_root() {
-        unless_ended(child.stats())?;
-    }
-    unless_ended(child.freeze())?;
-    child.processes()?;
-    unless_ended(child.thaw())?;
-    unless_ended(child.signal(libc::SIGURG))?;
-    child.wait_timeout(Duration::from_millis(1))?;
-    child.kill()?;
-    let outcome = child.wait()?;
-    drop(child);
-    drop(command.spawn_held()?);
-    drop(command.spawn()?);
-    Ok((outcome, report))
 }
 
 /// What belongs to this process.
@@ -398,7 +209,7 @@ pub(crate) fn groups_of(pid: i32) -> Vec<String> {
 /// What is not as it was, once it has had a moment to become so.
 fn differences(before: &BTreeMap<String, String>) -> String {
     // Tearing a mount namespace down takes long where many others are.
-    let until = Instant::now() + Duration::from_secs(15);
+    let until = Instant::now() + Duration::from_secs(60);
     loop {
         let after = state();
         let differ: Vec<String> = before

@@ -6,8 +6,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::mem;
 use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,10 +15,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::words::{Act, BEGIN, END, End, Fault, MARK, Point, Round, Seen, Side};
+use super::calls::{instead, number, operation};
+use super::watch::Watch;
+use super::words::{Act, BEGIN, END, Edge, End, Fault, Point, Round, Seen, Side, TOLD};
 
-/// So long may one round take before it counts as hung.
-const HUNG: Duration = Duration::from_secs(40);
 /// How long something is held by SIGSTOP.
 const STOPPED: Duration = Duration::from_millis(3);
 /// `PTRACE_EVENT_STOP` and `PTRACE_LISTEN` of linux/ptrace.h.
@@ -51,43 +49,14 @@ struct Task {
     named: bool,
     /// Where it is between a call's beginning and its end.
     inside: Inside,
-    /// The last one that began.
-    call: u64,
     result: Option<i64>,
+    /// What befalls it at its call's end.
+    then: Option<Act>,
     /// Its arguments, where they were changed.
     before: Option<[u64; 6]>,
 }
 
-type Until = Arc<Mutex<Option<(Instant, Vec<i32>)>>>;
-
-/// Kills a process group's first process when a round takes too long.
-#[derive(Debug)]
-struct Watch {
-    until: Until,
-    fired: Arc<AtomicBool>,
-}
-
-impl Watch {
-    fn start() -> Self {
-        let until = Until::default();
-        let fired = Arc::new(AtomicBool::new(false));
-        let (weak, told) = (Arc::downgrade(&until), Arc::clone(&fired));
-        thread::spawn(move || {
-            while let Some(until) = weak.upgrade() {
-                let due = until.lock().unwrap().as_ref().filter(|(at, _)| Instant::now() > *at).cloned();
-                if let Some((_, pids)) = due {
-                    told.store(true, Ordering::SeqCst);
-                    pids.into_iter().for_each(end);
-                }
-                drop(until);
-                thread::sleep(Duration::from_millis(100));
-            }
-        });
-        Self { until, fired }
-    }
-}
-
-fn end(pid: i32) {
+pub(super) fn end(pid: i32) {
     // It may have ended already.
     kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
 }
@@ -96,8 +65,10 @@ fn end(pid: i32) {
 #[derive(Debug)]
 pub(crate) struct Session {
     pid: i32,
-    /// Until it is reaped.
+    /// Until this is closed.
     process: Option<Child>,
+    /// Its pid, until that may be another's.
+    unreaped: Option<i32>,
     input: ChildStdin,
     output: BufReader<ChildStderr>,
     tasks: BTreeMap<i32, Task>,
@@ -131,9 +102,11 @@ impl Session {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let (input, output) = (process.stdin.take().unwrap(), process.stderr.take().unwrap());
+        let pid = i32::try_from(process.id()).unwrap();
         let mut session = Self {
-            pid: i32::try_from(process.id()).unwrap(),
+            pid,
             process: Some(process),
+            unreaped: Some(pid),
             input,
             output: BufReader::new(output),
             tasks: BTreeMap::new(),
@@ -190,14 +163,16 @@ impl Session {
     pub(crate) fn round(&mut self, fault: Option<&Fault>) -> Round {
         (self.fault, self.hit, self.phase) = (fault.cloned(), false, Phase::Outside);
         self.counts.clear();
+        // A call that lasts longer than a round has outlived what was to befall its end.
+        self.tasks.values_mut().for_each(|task| task.then = None);
         (self.seen, self.children) = (Vec::new(), 0);
         self.input.write_all(b"go\n").ok();
-        *self.watch.until.lock().unwrap() = Some((Instant::now() + HUNG, vec![self.pid()]));
+        self.watch.begin(self.pid());
         let mut died = None;
         while self.phase != Phase::Told && died.is_none() {
             died = self.step();
         }
-        let hung = self.watch.fired.load(Ordering::SeqCst);
+        let hung = self.watch.fired();
         let end = match died {
             _ if hung => End::Hung,
             Some(how) => End::Died(how),
@@ -206,20 +181,26 @@ impl Session {
         if !matches!(end, End::Line(_)) {
             self.drain();
         }
-        *self.watch.until.lock().unwrap() = None;
+        self.watch.end();
         let left = self.left();
         Round { end, seen: mem::take(&mut self.seen), hit: self.hit, left }
     }
 
     /// After the caller's end: everything that it has made ends too. What does not is killed, and stands in `left`.
     fn drain(&mut self) {
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_secs(60);
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD | WaitPidFlag::WNOHANG;
-        while !self.tasks.is_empty() && Instant::now() < until {
+        while Instant::now() < until {
             match waitpid(None, Some(flags)) {
                 Ok(WaitStatus::StillAlive) => thread::sleep(Duration::from_millis(1)),
                 Ok(status) => self.take(status),
+                // ECHILD: nothing is traced any more.
                 Err(_) => break,
+            }
+            // Their maker was killed before it could say so.
+            for pid in mem::take(&mut self.early) {
+                self.tasks.insert(pid, Task { who: "orphan".to_owned(), tgid: pid, ..Task::default() });
+                self.let_go(Pid::from_raw(pid));
             }
         }
         for (pid, task) in mem::take(&mut self.tasks) {
@@ -231,7 +212,7 @@ impl Session {
 
     /// Those that were let run and are still there. They may take a moment.
     fn left(&mut self) -> Vec<String> {
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(30);
         loop {
             let there = |(pid, when): &(i32, String)| {
                 let now = begun(*pid);
@@ -275,11 +256,20 @@ impl Session {
     fn take(&mut self, status: WaitStatus) {
         match status {
             WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) => {
+                self.unreaped.take_if(|own| *own == pid.as_raw());
                 self.tasks.remove(&pid.as_raw());
             }
             WaitStatus::PtraceSyscall(pid) => self.syscall(pid),
             WaitStatus::PtraceEvent(pid, signal, event) => self.event(pid, signal, event),
-            WaitStatus::Stopped(pid, signal) => go(pid, Some(signal)),
+            WaitStatus::Stopped(pid, BEGIN) => {
+                self.phase = Phase::Within;
+                self.go(pid, None);
+            }
+            WaitStatus::Stopped(pid, TOLD) => {
+                self.phase = Phase::Told;
+                self.go(pid, None);
+            }
+            WaitStatus::Stopped(pid, signal) => self.go(pid, Some(signal)),
             WaitStatus::Continued(_) | WaitStatus::StillAlive => {}
         }
     }
@@ -290,26 +280,23 @@ impl Session {
                 if let Ok(made) = ptrace::getevent(pid) {
                     self.made(pid, i32::try_from(made).unwrap());
                 }
-                go(pid, None);
+                self.go(pid, None);
             }
             libc::PTRACE_EVENT_EXEC => {
-                let call = self.tasks.get(&pid.as_raw()).map(|task| task.call);
-                let program = call == Some(number(libc::SYS_execve));
-                if program { self.let_go(pid) } else { go(pid, None) }
+                let to = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+                let program = !to.to_string_lossy().starts_with("/memfd:");
+                if program { self.let_go(pid) } else { self.go(pid, None) }
             }
             libc::PTRACE_EVENT_EXIT => self.let_go(pid),
             EVENT_STOP if matches!(signal, Signal::SIGSTOP | Signal::SIGTSTP | Signal::SIGTTIN) => {
                 listen(pid);
                 let tgid = self.tasks.get(&pid.as_raw()).map_or(pid.as_raw(), |task| task.tgid);
-                thread::spawn(move || {
-                    thread::sleep(STOPPED);
-                    kill(Pid::from_raw(tgid), Signal::SIGCONT).ok();
-                });
+                continue_later(tgid);
             }
             EVENT_STOP if !self.tasks.contains_key(&pid.as_raw()) => {
                 self.early.insert(pid.as_raw());
             }
-            _ => go(pid, None),
+            _ => self.go(pid, None),
         }
     }
 
@@ -331,7 +318,7 @@ impl Session {
         };
         self.tasks.insert(made, task);
         if self.early.remove(&made) {
-            go(Pid::from_raw(made), None);
+            self.go(Pid::from_raw(made), None);
         }
     }
 
@@ -339,23 +326,54 @@ impl Session {
     /// the tracer has.
     fn let_go(&mut self, pid: Pid) {
         let task = self.tasks.remove(&pid.as_raw()).unwrap_or_default();
+        if self.hit && self.fault.as_ref().is_some_and(|fault| matches!(fault.act, Act::Stop(..))) {
+            // The stop may not have begun, and is not seen any more.
+            continue_later(task.tgid);
+        }
         if task.tgid == pid.as_raw() && task.tgid != self.pid() {
             self.free.push((pid.as_raw(), format!("{} {}", begun(pid.as_raw()), task.who)));
         }
         if task.tgid == self.pid() && task.tgid == pid.as_raw() {
             // Its end is waited for.
             self.tasks.insert(pid.as_raw(), task);
-            return go(pid, None);
+            return self.go(pid, None);
         }
         ptrace::detach(pid, None).ok();
     }
 
+    /// On to its next call, or to its next signal where its calls are of no interest: outside, and once the fault has befallen.
+    /// The threads that last from round to round have no other place where they could be stopped again.
+    fn go(&mut self, pid: Pid, signal: Option<Signal>) {
+        let own = self.pid();
+        let awaited = self.phase == Phase::Within && !self.hit;
+        let calls = self.tasks.get_mut(&pid.as_raw()).is_none_or(|task| {
+            let calls = awaited
+                || task.result.is_some()
+                || task.then.is_some()
+                || (task.tgid == own && task.who != "caller");
+            if !calls {
+                task.inside = Inside::No;
+            }
+            calls
+        });
+        // ESRCH: it was killed meanwhile, and its end comes as the next event.
+        if calls {
+            ptrace::syscall(pid, signal).ok()
+        } else {
+            ptrace::cont(pid, signal).ok()
+        };
+    }
+
     fn syscall(&mut self, pid: Pid) {
         let own = self.pid();
-        let Some(task) = self.tasks.get_mut(&pid.as_raw()) else { return go(pid, None) };
+        let Some(task) = self.tasks.get_mut(&pid.as_raw()) else { return self.go(pid, None) };
         let Ok(mut registers) = ptrace::getregs(pid) else { return };
         if task.inside == Inside::Yes {
             task.inside = Inside::No;
+            let tgid = task.tgid;
+            if let Some(act) = task.then.take() {
+                signal(act, own, tgid);
+            }
             if let Some(result) = task.result.take() {
                 if let Some(before) = task.before.take() {
                     (registers.rdi, registers.rsi, registers.rdx) = (before[0], before[1], before[2]);
@@ -363,21 +381,17 @@ impl Session {
                 registers.rax = result.cast_unsigned();
                 ptrace::setregs(pid, registers).ok();
             }
-            return go(pid, None);
+            return self.go(pid, None);
         }
         let call = registers.orig_rax;
-        (task.inside, task.call) = (Inside::Yes, call);
+        task.inside = Inside::Yes;
         let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
-        if call == number(libc::SYS_prctl) && args[0] == u64::from(MARK.unsigned_abs()) {
-            match args[1] {
-                BEGIN => self.phase = Phase::Within,
-                END => self.phase = Phase::Outside,
-                _ => self.phase = Phase::Told,
-            }
-            return go(pid, None);
+        if call == number(libc::SYS_prctl) && args[0] == u64::from(END.unsigned_abs()) {
+            self.phase = Phase::Outside;
+            return self.go(pid, None);
         }
         if self.phase != Phase::Within {
-            return go(pid, None);
+            return self.go(pid, None);
         }
         if !task.named {
             // A thread takes its name after a few calls.
@@ -393,7 +407,6 @@ impl Session {
         if let Some(fault) = self.fault.as_ref().filter(|fault| !self.hit && fault.point == point) {
             self.hit = true;
             let act = fault.act;
-            let whom = |side| if side == Side::Caller { own } else { tgid };
             match act {
                 Act::Fail(errno) => {
                     task.before = Some(args);
@@ -402,48 +415,34 @@ impl Session {
                     task.result = Some(-i64::from(errno));
                 }
                 Act::FailDone(errno) => task.result = Some(-i64::from(errno)),
-                Act::Kill(side) => end(whom(side)),
-                Act::Stop(side) => {
-                    kill(Pid::from_raw(whom(side)), Signal::SIGSTOP).ok();
-                }
+                Act::Kill(_, Edge::Entry) | Act::Stop(_, Edge::Entry) => signal(act, own, tgid),
+                Act::Kill(_, Edge::Exit) | Act::Stop(_, Edge::Exit) => task.then = Some(act),
             }
         }
         self.seen.push(Seen { point, args });
-        go(pid, None);
+        self.go(pid, None);
     }
 }
 
-/// What the kernel does instead of a call that is to fail. Behind a filter no call may become another one, so there its
-/// arguments become such that it fails by itself.
-fn instead(mut registers: libc::user_regs_struct, call: u64) -> libc::user_regs_struct {
-    match i64::try_from(call).unwrap() {
-        libc::SYS_execve | libc::SYS_ppoll => registers.rdi = 1,
-        libc::SYS_execveat => registers.rsi = 1,
-        libc::SYS_read => registers.rdi = u64::MAX,
-        libc::SYS_wait4 => registers.rdx = u64::MAX,
-        libc::SYS_kill => registers.rsi = 4000,
-        _ => registers.orig_rax = u64::MAX,
+fn signal(act: Act, caller: i32, same: i32) {
+    let whom = |side| Pid::from_raw(if side == Side::Caller || same == 0 { caller } else { same });
+    match act {
+        Act::Fail(_) | Act::FailDone(_) => Ok(()),
+        Act::Kill(side, _) => kill(whom(side), Signal::SIGKILL),
+        Act::Stop(side, _) => kill(whom(side), Signal::SIGSTOP),
     }
-    registers
+    // It may have ended already.
+    .ok();
 }
 
-/// What a call is about where its number alone does not say.
-fn operation(call: u64, args: &[u64; 6]) -> u64 {
-    match i64::try_from(call).unwrap() {
-        libc::SYS_futex | libc::SYS_fcntl | libc::SYS_ioctl | libc::SYS_flock => args[1],
-        libc::SYS_prctl => args[0],
-        libc::SYS_mmap => args[3],
-        _ => 0,
+fn continue_later(tgid: i32) {
+    if tgid == 0 {
+        return;
     }
-}
-
-pub(crate) fn number(call: libc::c_long) -> u64 {
-    u64::try_from(call).unwrap()
-}
-
-fn go(pid: Pid, signal: Option<Signal>) {
-    // ESRCH: it was killed meanwhile, and its end comes as the next event.
-    ptrace::syscall(pid, signal).ok();
+    thread::spawn(move || {
+        thread::sleep(STOPPED);
+        kill(Pid::from_raw(tgid), Signal::SIGCONT).ok();
+    });
 }
 
 fn listen(pid: Pid) {
@@ -469,7 +468,7 @@ impl Session {
     /// Ends it, and waits for all that it has started. Before another one is begun: its events would be taken for this one's.
     pub(crate) fn close(&mut self) {
         if let Some(mut process) = self.process.take() {
-            end(self.pid);
+            self.unreaped.into_iter().for_each(end);
             self.drain();
             // ECHILD: it was reaped as one that is traced.
             process.wait().ok();

@@ -1,11 +1,13 @@
 //! The words of a sweep: points, faults, and what came of a round. They must not do anything.
 
-/// `prctl(MARK, n)`: how a traced process says where it is.
-pub(crate) const MARK: i32 = 0x5246_4d4b;
-/// What is traced begins, ends; the line is written.
-pub(crate) const BEGIN: u64 = 1;
-pub(crate) const END: u64 = 2;
-pub(crate) const TOLD: u64 = 3;
+use nix::sys::signal::Signal;
+
+/// A signal to itself, which the tracer swallows, is how a traced process says that what is traced begins, and that its line is
+/// written: it needs no stop at any other call outside.
+pub(crate) const BEGIN: Signal = Signal::SIGUSR1;
+pub(crate) const TOLD: Signal = Signal::SIGUSR2;
+/// `prctl(END)`: what is traced ends.
+pub(crate) const END: i32 = 0x5246_4d4b;
 
 /// One call of one side: the `nth` with that number, and that operation where one number has many.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +33,15 @@ pub(crate) enum Side {
     Same,
 }
 
+/// When a signal is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Edge {
+    /// Before the call is made.
+    Entry,
+    /// When it has been made.
+    Exit,
+}
+
 /// What befalls a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
@@ -38,10 +49,10 @@ pub(crate) enum Act {
     Fail(i32),
     /// It is made, and fails: close(2) and the like let go of the descriptor in any case.
     FailDone(i32),
-    /// Before it is made, its side is killed.
-    Kill(Side),
-    /// Before it is made, its side is stopped for a moment.
-    Stop(Side),
+    /// Its side is killed.
+    Kill(Side, Edge),
+    /// Its side is stopped for a moment.
+    Stop(Side, Edge),
 }
 
 /// What is to befall which call.

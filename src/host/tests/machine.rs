@@ -1,6 +1,7 @@
 //! Tests on the machine that they run on, whatever it is. They must not assume more than that it is Linux.
 
 use std::fs::read_dir;
+use std::path::Path;
 
 use nix::unistd::geteuid;
 use nix::unistd::getgid;
@@ -11,6 +12,7 @@ use crate::host::Host;
 use crate::host::KernelVersion;
 use crate::host::SeccompMode;
 use crate::host::doctor;
+use crate::host::namespace::{ALL, present};
 
 #[test]
 fn a_probe_finds_the_kernel_and_the_caller() {
@@ -57,4 +59,12 @@ fn the_doctor_reports_on_every_feature() {
     for name in ["user namespace", "clone3", "mount_setattr"] {
         assert!(report.contains(name), "{report}");
     }
+}
+
+#[test]
+fn a_kind_of_namespace_that_cannot_be_looked_at_is_not_absent() {
+    assert_eq!(present(Path::new("/proc/self/fdinfo")), Some(0), "a directory without them");
+    // As long as a path may be, so that one below it is too long: the directory can be read, and nothing looked up.
+    let long = format!("/proc/self/ns{}", "/.".repeat(2040));
+    assert_eq!(present(Path::new(&long)), Some(ALL));
 }

@@ -22,7 +22,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use self::sources::{Sources, TRIGGERS, WAKE, above, add};
+use self::sources::{Sources, TRIGGERS, WAKE, above};
 use super::child::Child;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spawn::{Group, Motion, Sheet, Tally};
@@ -133,8 +133,9 @@ impl Watch<'_> {
         let pidfd = pidfd
             .map_err(|io| failed("fcntl", Errno::from_raw(io.raw_os_error().unwrap_or(libc::EMFILE))))?;
         for fd in [flag.as_fd(), timer.as_fd(), pidfd.as_fd()] {
-            add(&epoll, fd, EpollFlags::EPOLLIN, WAKE)
-                .map_err(|why| Error::new(ErrorKind::Process, Step::Observe, "events").detail(why))?;
+            epoll
+                .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))
+                .map_err(|errno| failed("epoll_ctl", errno))?;
         }
         let sources = Sources::open(&epoll, group.as_deref(), &self.thresholds, kernel);
         let mut events = Events {

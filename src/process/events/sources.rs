@@ -52,7 +52,7 @@ pub(super) fn above<T: AsFd, E>(make: impl Fn() -> StdResult<T, E>) -> StdResult
     }
 }
 
-pub(super) fn add(epoll: &Epoll, fd: impl AsFd, flags: EpollFlags, tag: u64) -> StdResult<(), String> {
+fn add(epoll: &Epoll, fd: impl AsFd, flags: EpollFlags, tag: u64) -> StdResult<(), String> {
     epoll.add(fd, EpollEvent::new(flags, tag)).map_err(|errno| failed("epoll_ctl", errno as i32))
 }
 

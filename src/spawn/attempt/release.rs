@@ -12,10 +12,10 @@ use super::super::enforcement::{FilterState, SupervisorState};
 use super::super::explain::Death;
 use super::super::fill::forget_secret;
 use super::super::parent::Heard;
-use super::super::supervise::{Seen, Start, Supervision, is_listener};
+use super::super::supervise::{Handover, Seen, Start, Supervision, is_listener};
 use super::{FilterBy, Running, What, filter_words};
 use crate::error::{Error, ErrorKind, Result, Step, errno_text};
-use crate::host::Status;
+use crate::host::{Features, Status};
 use crate::machine::layout::{LISTENER, SECRET, SUPERVISED};
 use crate::machine::wire::Message;
 use crate::plan::{Attach, Code, Listener};
@@ -151,6 +151,7 @@ impl Running {
             return Err(failed(("pidfd_getfd", libc::EBADF)).detail("it is no listener"));
         }
         let Some(filter) = self.fence.policy.seccomp.clone() else { return Ok(()) };
+        let killable = self.fence.host.features().contains(Features::SECCOMP_WAIT_KILLABLE);
         let start = Start {
             listener,
             filter,
@@ -158,6 +159,7 @@ impl Running {
             supervisor: self.supervisor.clone(),
             sandbox: self.parent.pidfd(),
             program: self.program.unsigned_abs(),
+            handover: if killable { Handover::InTwoSteps } else { Handover::AtOnce },
         };
         self.supervision = Some(Supervision::start(start).map_err(failed)?);
         Ok(())

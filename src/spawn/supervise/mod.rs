@@ -6,6 +6,7 @@ mod record;
 mod worker;
 
 pub(crate) use self::record::Seen;
+pub(super) use self::worker::Handover;
 pub use call::{CallError, NotifiedCall, OnExec};
 pub use record::RefusedCall;
 
@@ -33,7 +34,7 @@ pub enum Response {
     /// The call is not made and returns this.
     Value(i64),
     /// The call is not made and returns the number of a copy of this descriptor in the process
-    /// (`SECCOMP_IOCTL_NOTIF_ADDFD`; in one step since Linux 5.14).
+    /// (`SECCOMP_IOCTL_NOTIF_ADDFD`; since Linux 5.9).
     Fd {
         /// What is injected.
         fd: OwnedFd,
@@ -109,6 +110,7 @@ pub(super) struct Start<'a> {
     pub(super) sandbox: BorrowedFd<'a>,
     /// The program's pid.
     pub(super) program: u32,
+    pub(super) handover: Handover,
 }
 
 impl Supervision {
@@ -131,6 +133,7 @@ impl Supervision {
             supervisor: start.supervisor,
             records: Arc::clone(&records),
             launched: Arc::clone(&launched),
+            handover: start.handover,
             faulty: false,
         };
         let builder = Builder::new().name("ringfence-super".to_owned()).stack_size(STACK);

@@ -19,6 +19,18 @@ use crate::sys::{self, Errno, Injection, Notification, NotificationAnswer, Notif
 
 const MAX_ERRNO: i32 = 4095;
 
+/// How a descriptor becomes the answer of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::spawn) enum Handover {
+    /// It is injected, then its number is the answer. Only a kill comes between, where the call waits for nothing else
+    /// (`SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`, since Linux 5.19).
+    InTwoSteps,
+    /// At once (`SECCOMP_ADDFD_FLAG_SEND`), so that a signal to the program leaves no descriptor in it. But where this process
+    /// is stopped meanwhile, the kernel may have answered with a 0 that is no descriptor's number, and says `EINPROGRESS`:
+    /// then the sandbox is ended.
+    AtOnce,
+}
+
 /// All that the thread owns. The listener is nobody else's: when the thread ends it is closed, and the kernel answers every
 /// call that waits, and every later one, with ENOSYS.
 #[derive(Debug)]
@@ -31,6 +43,7 @@ pub(super) struct Worker {
     pub(super) supervisor: Option<SharedSupervisor>,
     pub(super) records: Arc<Records>,
     pub(super) launched: Arc<AtomicBool>,
+    pub(super) handover: Handover,
     /// The callback has panicked: it is not called any more.
     pub(super) faulty: bool,
 }
@@ -207,10 +220,14 @@ impl Worker {
         fd: &OwnedFd,
         to: Injection,
     ) -> StdResult<Option<i32>, Errno> {
+        let in_two_steps = || sys::inject(&self.listener, notification.id, fd, to).map(Some);
+        if self.handover == Handover::InTwoSteps {
+            return in_two_steps();
+        }
         match sys::inject_and_answer(&self.listener, notification.id, fd, to) {
             Ok(_) => Ok(None),
             // Before Linux 5.14.
-            Err(libc::EINVAL) => sys::inject(&self.listener, notification.id, fd, to).map(Some),
+            Err(libc::EINVAL) => in_two_steps(),
             Err(errno) => Err(errno),
         }
     }
@@ -230,7 +247,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::{Records, Worker};
+    use super::{Handover, Records, Worker};
     use crate::plan::NATIVE;
     use crate::policy::{Action, Filter};
     use crate::spawn::supervise::Seen;
@@ -247,6 +264,7 @@ mod tests {
             supervisor: None,
             records: Arc::new(Records::new(0)),
             launched: Arc::new(AtomicBool::new(false)),
+            handover: Handover::AtOnce,
             faulty: false,
         }
     }
