@@ -219,6 +219,24 @@ mod tests {
         });
     }
 
+    /// The freezer of version 1 holds what is killed: so its first process stands for one that has not run again yet.
+    #[test]
+    fn a_sandbox_that_is_killed_has_ended_though_it_has_not_run_since() {
+        let _watchdog = watchdog(120);
+        let sandbox = system().own_cgroup(prefer(())).build().unwrap();
+        let (child, _) = living(&sandbox);
+        if child.freeze().unwrap() != FrozenBy::CgroupV1 {
+            let name = "a_sandbox_that_is_killed_has_ended_though_it_has_not_run_since";
+            return skipped(name, "no freezer of cgroup v1");
+        }
+        kill(Pid::from_raw(child.init_id().cast_signed()), Signal::SIGKILL).unwrap();
+        assert!(child.try_wait().unwrap().is_none(), "it is held");
+        let error = child.command("true").spawn().map(drop).unwrap_err();
+        assert!(error.to_string().contains("has ended"), "{error}");
+        child.thaw().unwrap();
+        assert_eq!(ends(&child), Verdict::Killed);
+    }
+
     #[test]
     fn a_frozen_sandbox_is_an_error_and_holds_nobody_up() {
         let _watchdog = watchdog(120);

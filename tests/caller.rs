@@ -24,7 +24,7 @@ mod tests {
     use nix::sys::resource::{Resource as Rlimit, getrlimit, setrlimit};
     use nix::sys::signal::{SigSet, Signal, kill};
     use nix::unistd::{Pid, getpgid, getsid};
-    use ringfence::{Access, Error, Held, Init, Launch, LaunchMethod, Sandbox, Step, Verdict};
+    use ringfence::{Access, Error, Held, Init, Launch, LaunchMethod, Sandbox, Step, Verdict, prefer};
 
     use super::support::{
         alone, children, descriptors, eventually, is_root, said, shell, status_field, system, watchdog,
@@ -198,8 +198,12 @@ mod tests {
             for launch in LAUNCHES {
                 for init in [Init::Reaper, Init::Program] {
                     let builder = system().launch(launch).init(init).nice(5).oom_score_adj(700).umask(0o077);
-                    let sandbox =
-                        builder.deny_write_execute(()).disable_aslr(()).hostname("other").build().unwrap();
+                    let sandbox = builder
+                        .deny_write_execute(prefer(()))
+                        .disable_aslr(())
+                        .hostname("other")
+                        .build()
+                        .unwrap();
                     shell(&sandbox, "exit 3").output().unwrap();
                     drop(sandbox.command("true").spawn_held().unwrap());
                     sandbox.command("sleep").arg("100").spawn().unwrap().kill().unwrap();

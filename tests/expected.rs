@@ -212,7 +212,10 @@ mod tests {
                 matches!(cause, Cause::NamespaceLimit { sysctl: "user.max_user_namespaces", value: 0 })
             }
             Some(_) if expected.has("filter") => matches!(cause, Cause::SeccompFilterAroundCaller { .. }),
-            Some(_) => matches!(cause, Cause::AppArmorProfile { label } if label.ends_with("(enforce)")),
+            Some(_) => {
+                matches!(cause, Cause::AppArmorProfile { label } if label.ends_with("(enforce)"))
+                    && cause.remedy().contains("\"userns,\"")
+            }
             None => *cause == Cause::DebianUserNamespacesOff,
         }
     }

@@ -13,13 +13,15 @@ mod tests {
     use std::os::unix::net::{SocketAddr, UnixListener};
     use std::process::{self, Command, Stdio};
 
+    use ringfence::host::Features;
     use ringfence::{
         Builder, Cause, ErrorKind, Init, Launch, Mistake, NamespaceSets, Namespaces, Sandbox,
         Stdio as Stream, Step, TimeOffsets,
     };
 
     use super::support::{
-        Scratch, build, is_inside, is_root, python, refused, rerun, run_python, run_sh, sandbox, sh, skip,
+        Scratch, build, compile, is_inside, is_root, offers, python, refused, rerun, run_python, run_sh,
+        sandbox, sh, skip,
     };
 
     fn plain() -> Builder {
@@ -157,7 +159,17 @@ mod tests {
         let offsets = TimeOffsets { monotonic: 100_000, boottime: 700_000 };
         for init in [Init::Reaper, Init::Program] {
             for launch in [Launch::Image, Launch::Copy] {
-                let sandbox = build(sandbox().time_offsets(offsets).init(init).launch(launch));
+                let builder = sandbox().time_offsets(offsets).init(init).launch(launch);
+                if init == Init::Program && !offers(Features::TIME_NS_ON_EXEC) {
+                    let error = compile(&builder).map(drop).unwrap_err();
+                    assert_eq!(
+                        (error.kind(), error.step()),
+                        (ErrorKind::Unsupported, Step::Time),
+                        "{error:#}"
+                    );
+                    continue;
+                }
+                let sandbox = build(builder);
                 let script = "import time; print(int(time.clock_gettime(time.CLOCK_MONOTONIC)), \
                     int(time.clock_gettime(7)), int(float(open('/proc/uptime').read().split()[0])))";
                 let host = nix_clock();

@@ -107,7 +107,10 @@ pub enum Verdict {
     Killed,
     /// The sandbox that it had joined ended, and it with that.
     SandboxEnded,
-    /// Someone else reaped it, and the kernel no longer knows how it ended.
+    /// Someone else reaped it, and the kernel no longer knows how it ended. Before Linux 6.15 so does the kernel itself where the
+    /// caller ignores `SIGCHLD` (wait(2), "NOTES"); init would tell: it is only lost without one, with [`Init::Program`].
+    ///
+    /// [`Init::Program`]: crate::Init::Program
     Lost,
 }
 

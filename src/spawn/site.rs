@@ -24,6 +24,8 @@ use crate::sys;
 
 /// `PF_EXITING` of the kernel: set before a first process ends what is in its pid namespace.
 const EXITING: u64 = 0x4;
+/// SIGKILL among the pending signals: nothing inside can send it to the first process, and that cannot escape it.
+const KILLED: u64 = 1 << 8;
 /// Looks at tables of mounts that may change meanwhile.
 const LOOKS: usize = 5;
 
@@ -102,14 +104,25 @@ impl Site {
     }
 
     /// Whether it has ended, or is about to: its first process then ends everything else, which is seen by the command's end
-    /// a moment before its own.
+    /// a moment before its own. Where everything in its groups is killed, the command may end before the first process has run
+    /// again to take its own signal.
     pub(crate) fn is_ending(&self) -> bool {
         if sys::poll_fd(self.pidfd.as_fd(), 0).unwrap_or(true) {
             return true;
         }
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.init)).unwrap_or_default();
-        let flags = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_ascii_whitespace().nth(6));
-        flags.and_then(|flags| flags.parse::<u64>().ok()).is_some_and(|flags| flags & EXITING != 0)
+        let fields: Vec<&str> = stat
+            .rsplit_once(')')
+            .map(|(_, fields)| fields.split_ascii_whitespace().collect())
+            .unwrap_or_default();
+        // Fields 9 and 31 of proc_pid_stat(5); the first two are before the parenthesis.
+        let has = |field: usize, bit: u64| {
+            fields
+                .get(field - 3)
+                .and_then(|word| word.parse::<u64>().ok())
+                .is_some_and(|word| word & bit != 0)
+        };
+        has(9, EXITING) || has(31, KILLED)
     }
 
     /// An error of the set-up says more if the sandbox has ended, or stands still.

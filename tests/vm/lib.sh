@@ -113,6 +113,32 @@ unpack_kernel() {
     find "$place/modules.new" -name '*.xz' -exec busybox unxz {} +
 }
 
+# The suite whose AppArmor parser knows the rule `userns`: before its version 4 there is no such word.
+readonly parser_suite=trixie
+
+# fetch_parser: gets AppArmor's parser of $parser_suite to $work/apparmor, with the features that Debian pins and the C library
+# that it needs, unless they are there.
+fetch_parser() {
+    local place=$work/apparmor
+    [ ! -s "$place/apparmor_parser" ] || return 0
+    mkdir -p "$place"
+    local -x APT_CONFIG
+    APT_CONFIG=$(apt_of "$parser_suite" "$place") || return 1
+    apt-get update >"$place/log" 2>&1 || return 1
+    (cd "$place/deb" && apt-get download apparmor libc6) >>"$place/log" 2>&1 || return 1
+    parser_of "$place" || return 1
+    rm -rf "$place/lists" "$place/cache" "$place"/deb
+}
+
+# parser_of PLACE: takes what is wanted out of PLACE/deb; the parser last, as it says that all is there.
+parser_of() {
+    local place=$1 file
+    for file in "$place"/deb/*.deb; do dpkg-deb -x "$file" "$place/deb/root" || return 1; done
+    cp -L "$place/deb/root/usr/share/apparmor-features/features" "$place/deb/root/usr/sbin/apparmor_parser" \
+        "$place"/deb/root/usr/lib/*/{libc.so.6,ld-linux-x86-64.so.2} "$place/deb/" || return 1
+    mv "$place"/deb/{features,libc.so.6,ld-linux-x86-64.so.2} "$place/deb/apparmor_parser" "$place/"
+}
+
 # --- the root file system ------------------------------------------------------------------------------------------
 
 # Copies files to the same place below the root, with the shared libraries that they need. Symlinks are copied as such,
@@ -159,6 +185,7 @@ make_root() {
     done
     take_python
     take_apparmor
+    take_parser
     take_modules
     cp "$(command -v busybox)" "$root/vm/busybox"
     printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' 'tester:x:1000:1000:tester:/home/tester:/bin/sh' \
@@ -213,6 +240,13 @@ take_apparmor() {
     for file in /etc/apparmor/parser.conf /usr/share/apparmor-features/features; do
         [ ! -f $file ] || take $file
     done
+}
+
+# That of fetch_parser, with its own C library.
+take_parser() {
+    [ -s "$work/apparmor/apparmor_parser" ] || return 0
+    mkdir -p "$root/vm/apparmor"
+    cp "$work"/apparmor/{apparmor_parser,features,libc.so.6,ld-linux-x86-64.so.2} "$root/vm/apparmor/"
 }
 
 # The libraries of everything that was taken.

@@ -1,6 +1,7 @@
 //! The rule model, the mistakes, the tables, the written list of presets.
 
 use std::collections::BTreeSet;
+use std::io::{Write, stderr};
 use std::ops::RangeInclusive;
 use std::process::Command;
 use std::{env, fs};
@@ -252,7 +253,9 @@ fn the_table_is_sorted_and_agrees_with_libc() {
 #[test]
 fn the_table_agrees_with_the_kernels_headers() {
     if fs::metadata("/usr/include/x86_64-linux-gnu/asm/unistd_64.h").is_err() {
-        return;
+        let skipped =
+            b"SKIPPED the_table_agrees_with_the_kernels_headers: there are none here (linux-libc-dev)\n";
+        return stderr().write_all(skipped).unwrap();
     }
     let checked = Command::new("tools/call-table").arg("--check").output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
