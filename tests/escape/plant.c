@@ -65,6 +65,9 @@ static void plant_victim(const char *directory) {
     export_number("ESC_PORT", ntohs(port.sin_port));
     export_number("ESC_ADDRESS", (long)memory);
     memcpy(memory, state->token, sizeof memory);
+    /* As the victim will share them: somebody may look before it has. */
+    state->memory = memory[40];
+    state->priority = getpriority(PRIO_PROCESS, 0);
     /* A number that no process in a sandbox has. */
     pid_t victim;
     while ((victim = fork()) > 0 && victim < 4000) waitpid(victim, NULL, 0);
