@@ -285,7 +285,8 @@ mod tests {
                     assert!(!bytes.windows(12).any(|window| window == b"SECRET=secre"), "{length}");
                     looked += 1;
                 }
-                assert_eq!(looked, 1);
+                // That of the child before is let go a moment after it, and has nothing either.
+                assert!((1..=2).contains(&looked), "{looked}");
                 drop(child);
             }
         });
