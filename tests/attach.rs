@@ -146,7 +146,9 @@ mod tests {
             attached.kill().unwrap();
             let left: Vec<_> = inside
                 .iter()
-                .filter(|info| status_field(info.pid, "State").is_some_and(|state| !state.starts_with(['Z', 'X'])))
+                .filter(|info| {
+                    status_field(info.pid, "State").is_some_and(|state| !state.starts_with(['Z', 'X']))
+                })
                 .collect();
             assert!(left.is_empty(), "{name}: {left:?}");
             assert_eq!(ends(&attached), Verdict::Killed, "{name}");

@@ -23,6 +23,7 @@ use crate::machine::model::End;
 use crate::machine::model::Model;
 use crate::machine::model::World;
 use crate::machine::segment::Bases;
+use crate::plan::{Listing, Stream};
 use crate::sys::CloneHow;
 
 const BRIEF: u64 = 0x1_0000;
@@ -123,8 +124,8 @@ fn closure() -> Code {
         filter: None,
         terminal: Controlling::No,
         arrival: Arrival::Window,
-        streams: [crate::plan::Stream::Given; 3],
-        listing: crate::plan::Listing::Kept,
+        streams: [Stream::Given; 3],
+        listing: Listing::Kept,
     };
     tail(&input).0
 }
@@ -178,7 +179,7 @@ fn the_copy_in_between_reports_and_ends() {
             free: 8,
             close_range: CloseRange::Here,
             then,
-            listing: crate::plan::Listing::Kept,
+            listing: Listing::Kept,
         });
         let mut world = Yes::new(&code);
         assert_eq!(world.run(&code), End::Stopped, "{how:?}");

@@ -31,6 +31,7 @@ use super::hosts;
 use super::joining;
 use super::policies;
 use crate::host::Host;
+use crate::plan::{Listing, Stream};
 use crate::policy::Action;
 use crate::policy::Builder;
 use crate::policy::Filter;
@@ -120,22 +121,16 @@ fn shown_with(
         filter,
         terminal: Controlling::No,
         arrival,
-        streams: [crate::plan::Stream::Given; 3],
-        listing: crate::plan::Listing::Kept,
+        streams: [Stream::Given; 3],
+        listing: Listing::Kept,
     };
     Shown(&tail(&input).0).to_string()
 }
 
 fn shown_window(close_range: CloseRange, then: Then) -> String {
     let place = [(10, 0), (11, 1), (12, 2), (20, 3), (21, 4), (22, 5)];
-    Shown(&window(&WindowInput {
-        place: &place,
-        free: 8,
-        close_range,
-        then,
-        listing: crate::plan::Listing::Kept,
-    }))
-    .to_string()
+    Shown(&window(&WindowInput { place: &place, free: 8, close_range, then, listing: Listing::Kept }))
+        .to_string()
 }
 
 fn closure(filter: Option<Vec<u64>>) -> Program {

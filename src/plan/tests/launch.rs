@@ -49,6 +49,7 @@ use crate::machine::layout::WAITS;
 use crate::machine::model::End;
 use crate::machine::model::Model;
 use crate::machine::segment::Bases;
+use crate::plan::{Listing, Stream};
 use crate::policy::Policy;
 
 const WINDOW_BASE: u64 = 0x3000_0000;
@@ -157,13 +158,7 @@ impl<'a> Launch<'a> {
             How::Image => Then::Image { fd: IMAGE_FD, carried: plan.carried, argv: 1, envp: 2 },
             How::Copy => Then::Copy { entry },
         };
-        let window = window(&WindowInput {
-            place: &place,
-            free,
-            close_range,
-            then,
-            listing: crate::plan::Listing::Kept,
-        });
+        let window = window(&WindowInput { place: &place, free, close_range, then, listing: Listing::Kept });
         let memory = memory(plan, &tail, &window, &bases);
         let ids = (plan.ids.uid, plan.ids.gid);
         let mode = if variant.found == Found::Directories { 0o040_755 } else { 0o100_644 };
@@ -250,8 +245,8 @@ fn tail_of(plan: &Plan, variant: Variant, close_range: CloseRange) -> Code {
         filter: plan.filter.as_ref(),
         terminal: variant.terminal,
         arrival: variant.arrival,
-        streams: [crate::plan::Stream::Given; 3],
-        listing: crate::plan::Listing::Kept,
+        streams: [Stream::Given; 3],
+        listing: Listing::Kept,
     };
     tail(&input).0
 }
