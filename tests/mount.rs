@@ -453,6 +453,10 @@ mod tests {
             .bind(scratch.path(), "/data", Access::ReadOnly)
             .mount(Mount::tmpfs("/data", tmpfs).over());
         assert_eq!(sh(&build(builder), "ls /data; touch /data/x; ls /data"), "x");
+        // What was made on the way to the first is not there for the third.
+        let over = Mount::tmpfs("/a", Tmpfs::default()).over();
+        let builder = sandbox().file("/a/b/c/first", "x").mount(over).file("/a/b/c/second", "y");
+        assert_eq!(sh(&build(builder), "ls /a/b/c"), "second");
     }
 
     #[test]
