@@ -240,7 +240,9 @@ mod tests {
                 let child = sandbox.command("sleep").arg("1000").stdin(Stdio::piped()).spawn().unwrap();
                 drop(child);
             }
-            assert_eq!(count(), before, "one thread for all, no descriptor");
+            // The thread itself has some open for a moment, at either look.
+            let no_more = || count().0 <= before.0 && count().1 == before.1;
+            assert!(eventually(10, no_more), "one thread for all, no descriptor: {before:?} {:?}", count());
         });
     }
 

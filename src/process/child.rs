@@ -12,7 +12,7 @@ use super::command::Command;
 use super::ends::Ends;
 use super::living::Registered;
 use super::outcome::{ExitStatus, Outcome, Usage};
-use super::output::{Over, collect};
+use super::output::{Over, Stream, collect};
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
 use super::terminal::Terminal;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -175,12 +175,13 @@ impl Child {
         drop(self.stdin.take());
         let streams = [self.stdout.take().map(OwnedFd::from), self.stderr.take().map(OwnedFd::from)];
         let limit = self.running.fence.policy.clocks().output.unwrap_or(u64::MAX);
-        let ([stdout, stderr], over) = collect(streams, self.running.parent.pidfd(), limit)?;
-        if over == Over::Flooded {
+        let mut streams = streams.map(Stream::new);
+        if collect(&mut streams, self.running.parent.pidfd(), limit)? == Over::Flooded {
             self.flooded.store(true, Ordering::SeqCst);
             // Whether it could be killed shows in the wait that follows.
             self.running.parent.end();
         }
+        let [stdout, stderr] = streams.map(|stream| stream.bytes);
         let outcome = self.wait()?;
         Ok(Outcome { stdout, stderr, ..outcome })
     }

@@ -22,13 +22,13 @@ pub(super) enum Over {
 
 /// A stream that is read, and what it gave.
 #[derive(Debug)]
-struct Stream {
+pub(super) struct Stream {
     file: Option<File>,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Stream {
-    fn new(fd: Option<OwnedFd>) -> Self {
+    pub(super) fn new(fd: Option<OwnedFd>) -> Self {
         Self { file: fd.map(File::from), bytes: Vec::new() }
     }
 
@@ -55,13 +55,9 @@ fn failed(call: &'static str, errno: i32) -> Error {
 }
 
 /// Reads both streams, whichever has something, until both have ended, or have given more than `limit` bytes together. Once
-/// everything inside has ended, which `pidfd` tells, what is there is all.
-pub(super) fn collect(
-    fds: [Option<OwnedFd>; 2],
-    pidfd: BorrowedFd<'_>,
-    limit: u64,
-) -> Result<([Vec<u8>; 2], Over)> {
-    let mut streams = fds.map(Stream::new);
+/// everything inside has ended, which `pidfd` tells, what is there is all. What is too much stays open: a program whose pipe is
+/// closed would end by that, before it can be killed for it.
+pub(super) fn collect(streams: &mut [Stream; 2], pidfd: BorrowedFd<'_>, limit: u64) -> Result<Over> {
     let mut left = limit;
     let mut chunk = vec![0; CHUNK];
     let mut over = Over::Ended;
@@ -96,5 +92,5 @@ pub(super) fn collect(
             break;
         }
     }
-    Ok((streams.map(|stream| stream.bytes), over))
+    Ok(over)
 }
