@@ -12,7 +12,7 @@ mod tests {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use nix::sys::resource::{Resource, setrlimit};
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     use ringfence::{Builder, Clock, ErrorKind, Init, Mistake, Outcome, Sandbox, Stdio, Verdict, prefer};
 
     use super::support::{alone, descriptors, eventually, shell, status_field, system, watchdog};
@@ -209,19 +209,26 @@ mod tests {
 
     #[test]
     fn a_caller_without_descriptors_still_keeps_cpu_time() {
-        alone(|| {
-            let limit = Duration::from_millis(400);
-            let child = shell(&system().cpu_time(prefer(limit)).build().unwrap(), SPIN).spawn().unwrap();
-            setrlimit(Resource::RLIMIT_NOFILE, 40, 40).unwrap();
-            let mut open = Vec::new();
-            while let Ok(file) = File::open("/dev/null") {
-                open.push(file);
-            }
-            let outcome = child.wait_timeout(Duration::from_secs(60)).unwrap();
-            drop(open);
-            let verdict = outcome.unwrap().verdict();
-            assert_eq!(verdict, Verdict::TimedOut { clock: Clock::Cpu, limit });
-        });
+        alone(|| [0, 1, 2].into_iter().for_each(out_of_cpu_time_with));
+    }
+
+    fn out_of_cpu_time_with(left: usize) {
+        let limit = Duration::from_millis(400);
+        let script = format!("({SPIN}) & wait");
+        let child = shell(&system().cpu_time(prefer(limit)).build().unwrap(), &script).spawn().unwrap();
+        let (before, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 40, most).unwrap();
+        let mut open = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            open.push(file);
+        }
+        // With one left the first process can be read, and what it has started cannot.
+        open.truncate(open.len() - left);
+        let outcome = child.wait_timeout(Duration::from_secs(60)).unwrap();
+        drop(open);
+        setrlimit(Resource::RLIMIT_NOFILE, before, most).unwrap();
+        let verdict = outcome.unwrap().verdict();
+        assert_eq!(verdict, Verdict::TimedOut { clock: Clock::Cpu, limit }, "{left} left");
     }
 
     #[test]

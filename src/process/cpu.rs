@@ -1,6 +1,7 @@
 //! How much CPU time a tree of processes has used. It must not stop or signal any of them.
 
 use std::fs;
+use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -64,7 +65,8 @@ impl Source {
 
 /// By the tree of parents, which the sandbox's init keeps whole: orphans become its children, and what it reaped is counted
 /// as its own (`cutime`). Not counted are children of a process that ignores SIGCHLD (wait(2), "NOTES"). Resolution: a clock
-/// tick. Of more processes, or more threads of one, than anybody runs by accident the rest is left out. `None` where not even the first process can be read.
+/// tick. Of more processes, or more threads of one, than anybody runs by accident the rest is left out. `None` where one that
+/// is there cannot be read, as for want of a descriptor.
 fn tree(root: i32) -> Option<Duration> {
     let hertz = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|hertz| u32::try_from(hertz).ok());
     let tick = Duration::from_secs(1) / hertz.unwrap_or(100).max(1);
@@ -77,15 +79,10 @@ fn tree(root: i32) -> Option<Duration> {
             break;
         }
         // A process that has ended is in its parent's sum, or not yet anybody's.
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
-        let Ok(stat) = stat else {
-            if pid == root {
-                return None;
-            }
-            continue;
-        };
+        let stat = there(fs::read_to_string(format!("/proc/{pid}/stat")))?;
+        let Some(stat) = stat.or_else(|| (pid != root).then(String::new)) else { return None };
         ticks = ticks.saturating_add(times(&stat));
-        todo.extend(children(pid));
+        todo.extend(children(pid)?);
     }
     Some(tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)))
 }
@@ -97,15 +94,23 @@ pub(crate) fn times(stat: &str) -> u64 {
     numbers.filter_map(|number| number.parse::<u64>().ok()).fold(0, u64::saturating_add)
 }
 
-/// Children of all its threads (proc_tid_children(5), since Linux 3.5, `CONFIG_PROC_CHILDREN`).
-fn children(pid: i32) -> Vec<i32> {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+/// Children of all its threads (proc_tid_children(5), since Linux 3.5, `CONFIG_PROC_CHILDREN`); `None` where they cannot be read.
+fn children(pid: i32) -> Option<Vec<i32>> {
+    let Some(tasks) = there(fs::read_dir(format!("/proc/{pid}/task")))? else { return Some(Vec::new()) };
     let mut found = Vec::new();
     for task in tasks.flatten().take(THREADS_MOST) {
-        let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        let text = there(fs::read_to_string(task.path().join("children")))?.unwrap_or_default();
         found.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
     }
-    found
+    Some(found)
+}
+
+/// What could be read, or nothing of what is gone; `None` where neither is known.
+fn there<T>(read: io::Result<T>) -> Option<Option<T>> {
+    match read {
+        Ok(read) => Some(Some(read)),
+        Err(error) => matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)).then_some(None),
+    }
 }
 
 #[cfg(test)]
