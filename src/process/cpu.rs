@@ -80,7 +80,7 @@ fn tree(root: i32) -> Option<Duration> {
         }
         // A process that has ended is in its parent's sum, or not yet anybody's.
         let stat = there(fs::read_to_string(format!("/proc/{pid}/stat")))?;
-        let Some(stat) = stat.or_else(|| (pid != root).then(String::new)) else { return None };
+        let stat = stat.or_else(|| (pid != root).then(String::new))?;
         ticks = ticks.saturating_add(times(&stat));
         todo.extend(children(pid)?);
     }
