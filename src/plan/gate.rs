@@ -1,7 +1,7 @@
 //! Waiting for the caller, and telling it things: never without looking whether it lives.
 
 use super::asm::{Assembler, Call, Cell, fd, null, num, sym};
-use crate::machine::layout::{FD_CALLER, FD_SCRATCH, FD_SOCKET, MESSAGE, WAITS};
+use crate::machine::layout::{FD_CALLER, FD_SCRATCH, FD_SOCKET, MESSAGE, TAIL_ENTRY, WAITS};
 use crate::machine::wire::{MESSAGE_SIZE, Message};
 
 const POLLIN: u64 = 1;
@@ -36,8 +36,8 @@ pub(super) fn receive(asm: &mut Assembler, message: Message) {
     asm.assert_equal(&buffer.word(), u64::MAX, wanted, "the caller is gone or said something else");
 }
 
-/// The same for a child that may be told its command first: what tells it is received by the tail, which is the command's
-/// by then. One that is told nothing has a tail that executes nothing.
+/// The same for a child that may be told its command first: what tells it is received by the tail. Without one, or with half of
+/// one, it was woken by the caller's end: where the tail begins is written last.
 pub(super) fn wait_for_command_or(asm: &mut Assembler, message: Message) {
     let (waits, told) = (asm.label(), asm.label());
     asm.if_equal(&Cell::brief(WAITS, "waits").word(), u64::MAX, num(1), waits);
@@ -45,6 +45,8 @@ pub(super) fn wait_for_command_or(asm: &mut Assembler, message: Message) {
     asm.goto(told);
     asm.bind(waits);
     wait_for_any(asm);
+    asm.if_differs(&Cell::brief(TAIL_ENTRY, "tail").word(), u64::MAX, num(0), told);
+    asm.fail("the caller is gone");
     asm.bind(told);
 }
 

@@ -299,7 +299,8 @@ fn prepare(
     }
     let (bases, copy) = place(compiled, method, &brief, &tail);
     let tail_rows = bases.tail + tail.segment.rows_at() as u64;
-    super::fill::enter_tail(&brief, tail_rows);
+    // One that waits has none until it is told its command.
+    super::fill::enter_tail(&brief, if request.when == When::Later { 0 } else { tail_rows });
     let image_rows = bases.image + plan.code.segment.rows_at() as u64;
     let entry = image_rows + (plan.copy_entry * INSN_SIZE) as u64;
     let then = match method {
