@@ -23,6 +23,7 @@ use crate::machine::layout::BRIEF_BASE;
 use crate::machine::layout::DETACHED;
 use crate::machine::layout::STATUS_VALID;
 use crate::machine::layout::SUPERVISED;
+use crate::machine::layout::TAIL_ENTRY;
 use crate::policy::Action;
 use crate::policy::Filter;
 use crate::policy::Init;
@@ -140,8 +141,20 @@ impl Errnos {
     }
 }
 
+/// A child that waits is woken, and nobody has told it a command.
+fn woken_for_nothing(launch: &Launch<'_>) -> Option<String> {
+    let mut world = launch.world.clone();
+    if launch.variant.arrival != Arrival::Messages || launch.variant.role != Role::Program {
+        return None;
+    }
+    assert!(world.put(BRIEF_BASE + u64::from(TAIL_ENTRY), &[0; 8]), "it is in the brief");
+    let finish = launch.run(&mut world, launch.entry());
+    (finish != Finish::GaveUp).then(|| format!("woken without a command it ends in {finish:?}"))
+}
+
 pub(super) fn explore(launch: &Launch<'_>, errnos: Errnos) -> Seen {
-    let (snapshots, broken) = undisturbed(launch);
+    let (snapshots, mut broken) = undisturbed(launch);
+    broken.extend(woken_for_nothing(launch));
     let mut seen = Seen { calls: snapshots.len(), broken, ..Seen::default() };
     for before in &snapshots {
         for errno in errnos.of(launch, before.0) {
