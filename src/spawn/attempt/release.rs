@@ -82,6 +82,9 @@ impl Running {
             }
             Err((call, errno)) => {
                 let error = Error::new(ErrorKind::Setup, Step::Seccomp, "supervisor").call(call, errno);
+                if errno == libc::ESRCH && self.parent.is_its_end(&error)? {
+                    return Err(self.exec_error(self.parent.death()));
+                }
                 Err(error.detail(
                     "rules that notify need a caller that may trace its child: a filter around it, a security module, or \
                      kernel.yama.ptrace_scope=3 does not let it",
@@ -143,9 +146,11 @@ impl Running {
         };
         let listener = match sys::fetch_fd(program, listener) {
             Ok(listener) => listener,
-            // Its end says more.
-            Err(_) if self.parent.ended(0)? => return Ok(()),
-            Err(errno) => return Err(failed(("pidfd_getfd", errno))),
+            Err(errno) => {
+                let error = failed(("pidfd_getfd", errno));
+                // Its end says more.
+                return if self.parent.is_its_end(&error)? { Ok(()) } else { Err(error) };
+            }
         };
         if !is_listener(&listener).map_err(failed)? {
             return Err(failed(("pidfd_getfd", libc::EBADF)).detail("it is no listener"));
