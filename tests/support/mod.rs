@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File, Permissions};
-use std::io::{Write, stderr};
+use std::io::{ErrorKind, Write, stderr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output};
@@ -147,9 +147,16 @@ pub(crate) struct Scratch(PathBuf);
 impl Scratch {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("ringfence-test-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = env::temp_dir().join(name);
-        fs::create_dir(&path).expect("scratch directory");
+        // A process that was killed left its directory behind, and process ids come round again.
+        let path = loop {
+            let name = format!("ringfence-test-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let path = env::temp_dir().join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => break path,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("scratch directory {}: {error}", path.display()),
+            }
+        };
         mode(&path, 0o755);
         Self(path)
     }
