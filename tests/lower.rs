@@ -17,7 +17,7 @@ mod tests {
     use std::io::{Error as IoError, pipe};
     use std::mem::forget;
     use std::net::TcpListener;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
     use std::sync::mpsc::{Sender, channel};
     use std::thread::{self, Builder as Thread};
 
@@ -225,6 +225,10 @@ mod tests {
         }
         alone(NAME, || {
             let scratch = Scratch::new();
+            // It cannot be removed from inside: another process does that when this one is about to end.
+            let mut remover = Command::new("sh");
+            remover.args(["-c", "read word; exec rm -r \"$0\""]).arg(scratch.path()).stdin(Stdio::piped());
+            let mut remover = remover.spawn().expect("sh");
             let (open, closed) = (scratch.file("open", "text"), scratch.file("closed", "text"));
             let absent = scratch.at("absent");
             let rules = Landlock::closed()
@@ -244,8 +248,8 @@ mod tests {
             assert_eq!((landlock.abi, landlock.ports.len()), (abi(), 1));
             // /proc is closed too: the open file showed what holds.
             assert_eq!(lowered.threads[0].filter, FilterProof::NotAsked);
-            // The scratch directory cannot be removed from inside; its name is unique.
             forget(scratch);
+            assert!(remover.wait().expect("sh").success());
         });
     }
 

@@ -8,12 +8,13 @@
 mod support;
 
 #[cfg(test)]
+#[path = "support/compiled.rs"]
+mod compiled;
+
+#[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::{Path, PathBuf};
-    use std::process;
-    use std::{env, thread};
+    use std::path::Path;
+    use std::{env, fs, thread};
 
     use ringfence::host::Features;
     use ringfence::{
@@ -21,6 +22,7 @@ mod tests {
         Resource, Response, Sandbox, Stdio, SupervisorState, Verdict,
     };
 
+    use super::compiled::compile;
     use super::support::{alone, descriptors, eventually, role, said, shell, system, watchdog};
 
     /// The baseline, and this call ends the process.
@@ -130,19 +132,6 @@ mod tests {
             shell(&sandbox, "sh -c 'python3 -c \"import os; os.getpgid(0)\"; echo $?'").output().unwrap();
         assert_eq!(String::from_utf8_lossy(&outcome.stdout).lines().last(), Some("137"));
         assert_eq!(outcome.refused_calls.len(), 1);
-    }
-
-    /// Compiles a C program to a static file in a directory of its own.
-    fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
-        let directory = env::temp_dir().join(format!("ringfence-refused-{}-{name}", process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
-        let (file, out) = (directory.join("p.c"), directory.join("p"));
-        fs::write(&file, source).unwrap();
-        let mut gcc = process::Command::new("gcc");
-        let done = gcc.args(["-static", "-O1", "-o"]).arg(&out).arg(&file).args(flags).output().expect("gcc");
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        out
     }
 
     fn only(program: &Path) -> Builder {

@@ -1,17 +1,21 @@
 //! The system-call filter seen from inside real sandboxes: foreign calls, the narrow presets, actions, what is told of it.
 
 #[cfg(test)]
+#[path = "support/compiled.rs"]
+mod compiled;
+
+#[cfg(test)]
 mod tests {
-    use std::env;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
     use std::process;
 
     use ringfence::{
         Access, Action, Argument, Builder, ErrorKind, Filter, FilterState, Mistake, Outcome, Sandbox, Stdio,
         Verdict,
     };
+
+    use super::compiled::compile;
 
     const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -49,24 +53,6 @@ mod tests {
         assert_eq!(outcome.verdict(), Verdict::Exited(0), "{}", shown(&outcome));
         let text = String::from_utf8(outcome.stdout).expect("text");
         text.lines().map(|line| line.parse().expect("a number")).collect()
-    }
-
-    /// Compiles a C program to a static file in a directory of its own.
-    fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
-        let directory = env::temp_dir().join(format!("ringfence-seccomp-{}-{name}", process::id()));
-        fs::create_dir_all(&directory).expect("a directory");
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("its mode");
-        let (file, out) = (directory.join("p.c"), directory.join("p"));
-        fs::write(&file, source).expect("a source");
-        let done = process::Command::new("gcc")
-            .args(["-static", "-O1", "-o"])
-            .arg(&out)
-            .arg(&file)
-            .args(flags)
-            .output();
-        let done = done.expect("gcc");
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        out
     }
 
     fn alone(filter: Filter, program: &Path) -> Outcome {
