@@ -21,7 +21,7 @@ mod tests {
     use ringfence::{Builder, Capability, Namespaces, Stdio, Verdict};
 
     use super::joined::until;
-    use super::support::{is_root, skipped, status_field, system, watchdog};
+    use super::support::{is_root, rounds, skipped, status_field, system, watchdog};
 
     /// What the program inside runs.
     const ATTACKER: &str = include_str!("support/attacker.py");
@@ -54,7 +54,7 @@ mod tests {
                 .stderr(Stdio::inherit());
             let mut attacker = command.spawn().unwrap_or_else(|error| panic!("{name}: {error:#}"));
             until(&mut attacker, "READY\n");
-            for _ in 0..JOINS {
+            for _ in 0..rounds(JOINS) {
                 let held =
                     attacker.command("true").spawn_held().unwrap_or_else(|error| panic!("{name}: {error:#}"));
                 // Long enough to be seen.
@@ -66,7 +66,7 @@ mod tests {
             let seen = until(&mut attacker, "]\n");
             let refused = seen.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap();
             assert!(seen.ends_with("GOT []\n"), "{name}: {seen}");
-            assert!(refused > JOINS / 4, "{name}: it has hardly seen any: {seen}");
+            assert!(refused > rounds(JOINS) / 4, "{name}: it has hardly seen any: {seen}");
         }
     }
 

@@ -29,7 +29,7 @@ mod tests {
         Portable, Sandbox, Stdio, Step, Verdict,
     };
 
-    use super::support::{alone, children, descriptors, eventually, skipped, system, watchdog};
+    use super::support::{alone, children, descriptors, eventually, rounds, skipped, system, watchdog};
 
     type Called<T> = Result<T, CallFailure>;
 
@@ -332,7 +332,7 @@ mod tests {
                     }
                 });
             }
-            let wrong: Vec<_> = (0..200_u32)
+            let wrong: Vec<_> = (0..rounds(200))
                 .filter_map(|n| {
                     let called = call(&sandbox, |_| {
                         (0..50).map(|size| black_box(vec![2_u8; size * 100]).len()).sum::<usize>()
@@ -352,7 +352,7 @@ mod tests {
             value(call(&sandbox, |_| ()));
             let before = (descriptors(), children(), env::current_dir().unwrap());
             let shared = shared_mappings();
-            for n in 0..400_u32 {
+            for n in 0..rounds(400) {
                 assert_eq!(value(call(&sandbox, |_| n)), n);
             }
             assert_eq!(before, (descriptors(), children(), env::current_dir().unwrap()));

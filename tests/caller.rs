@@ -27,7 +27,8 @@ mod tests {
     use ringfence::{Access, Error, Held, Init, Launch, LaunchMethod, Sandbox, Step, Verdict, prefer};
 
     use super::support::{
-        alone, children, descriptors, eventually, is_root, said, shell, status_field, system, watchdog,
+        alone, children, descriptors, eventually, is_root, rounds, said, shell, status_field, system,
+        watchdog,
     };
 
     /// Ends every process that allocates and is not the one that allocated first: a child of this one.
@@ -302,7 +303,7 @@ mod tests {
                     for thread in 0..32_usize {
                         let sandbox = &sandboxes[usize::from(thread % 8 == 0)];
                         scope.spawn(move || {
-                            for run in 0..20 {
+                            for run in 0..rounds(20) {
                                 let script = "echo $1 $V; echo e$1 >&2; ls /proc/self/fd | wc -l; exit $2";
                                 let (word, code) = (format!("{thread}-{run}"), thread + run);
                                 let mut command = shell(sandbox, script);
@@ -335,7 +336,7 @@ mod tests {
             let before = (table(), children(), threads(), state());
             let mappings = || fs::read_to_string("/proc/self/maps").unwrap().lines().count();
             let mapped = mappings();
-            for run in 0..1_000 {
+            for run in 0..rounds(1_000) {
                 match run % 10 {
                     0 => drop(sandbox.command("true").spawn_held().unwrap()),
                     1 => drop(sandbox.command("sleep").arg("100").spawn().unwrap()),

@@ -233,7 +233,8 @@ work shows nothing. Those of the default sandbox run again without its filter: u
 them, they have to fail then too; and again with the set-up in a copy of the caller, as PID 1, and as uid 0. All of it happens
 in a throw-away host (`arena.rs`): namespaces of its own, with a victim, planted files, keys, sockets, segments and what
 careless callers leave open. The victim's state has to be as before after the fenced runs, and not after the controls. `-- --nocapture` prints what each run was answered.
-Where a machine has not what a trick uses, a line `SKIPPED control of` names it: no kernel of `tests/vm/run` has `AF_ALG` or x32.
+Where a machine has not what a trick uses, a line `SKIPPED control of` names it. The kernels of `tests/vm/run` have `AF_ALG`, and x32 in
+the configuration of that name.
 
 What takes longer than a call stands in `hiding.rs` (living on after a kill, bombs) and `racing.rs` (directories that are swapped
 while they are mounted, memory that changes while it is looked at), each with a control too.

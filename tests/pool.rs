@@ -29,8 +29,8 @@ mod tests {
     };
 
     use super::support::{
-        again, alone, children, descriptors, eventually, is_root, namespace, role, said, shell, skipped,
-        status_field, system, watchdog,
+        again, alone, children, descriptors, eventually, is_root, namespace, role, rounds, said, shell,
+        skipped, status_field, system, watchdog,
     };
 
     const LONG: Duration = Duration::from_secs(60);
@@ -226,7 +226,7 @@ mod tests {
                 for thread in 0..16 {
                     let (pool, sandbox) = (&pool, &sandbox);
                     scope.spawn(move || {
-                        for job in 0..50 {
+                        for job in 0..rounds(50) {
                             let text = format!("{thread} {job}");
                             let outcome = pool.output(sandbox.command("echo").arg(&text)).unwrap();
                             assert_eq!(said(&outcome), format!("{text}\n"));
@@ -235,7 +235,8 @@ mod tests {
                 }
             });
             let stats = pool.stats();
-            assert_eq!((stats.hits + stats.misses, stats.lost, stats.failures), (800, 0, 0), "{stats:?}");
+            let jobs = u64::try_from(16 * rounds(50)).unwrap();
+            assert_eq!((stats.hits + stats.misses, stats.lost, stats.failures), (jobs, 0, 0), "{stats:?}");
             assert!(stats.hits >= 8, "{stats:?}");
             assert!(pool.wait_until_full(LONG), "{:?}", pool.last_error());
             drop(pool);

@@ -32,7 +32,8 @@ mod tests {
     use ringfence::{Init, Launch, Sandbox, Stdio, Verdict};
 
     use super::support::{
-        again, alone, children, descriptors, eventually, kernel, role, shell, status_field, system, watchdog,
+        again, alone, children, descriptors, eventually, kernel, role, rounds, shell, status_field, system,
+        watchdog,
     };
 
     const WAYS: [(Init, Launch); 4] = [
@@ -364,7 +365,7 @@ mod tests {
                 let spawns = || {
                     for way in [WAYS[0], WAYS[2]] {
                         let sandbox = sandbox(way);
-                        for run in 0..60 {
+                        for run in 0..rounds(60) {
                             // A program that ends by itself would be noticed by its pidfd.
                             let child = sandbox.command("sleep").arg("1000").spawn();
                             let child = child.unwrap_or_else(|error| panic!("{way:?} {run}: {error}"));

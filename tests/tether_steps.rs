@@ -30,7 +30,7 @@ mod tests {
 
     use super::groups::groups_of;
     use super::steps::{Follow, kill_at, mounts, nothing_left};
-    use super::support::{again, alone, children, eventually, role, status_field, system};
+    use super::support::{again, alone, children, eventually, role, rounds, status_field, system};
 
     fn sandbox(role: &str) -> Sandbox {
         let builder = system().own_cgroup(prefer(()));
@@ -93,7 +93,8 @@ mod tests {
     }
 
     /// So many runs, evenly over all stops.
-    fn everywhere(name: &str, role: &str, follow: Follow, runs: usize) {
+    fn everywhere(name: &str, role: &str, follow: Follow, most: usize) {
+        let runs = rounds(most);
         let before = mounts();
         let (_, all, _) = run(name, role, follow, usize::MAX);
         assert!(all > 40, "{role}, {follow:?}: only {all} stops");

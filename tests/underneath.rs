@@ -25,7 +25,7 @@ mod tests {
 
     use super::edge::{groups_of, legacy};
     use super::support::{
-        again, alone, children, descriptors, eventually, is_root, role, said, shell, system,
+        again, alone, children, descriptors, eventually, is_root, role, rounds, said, shell, system,
     };
 
     const LAUNCHES: [Launch; 2] = [Launch::Image, Launch::Copy];
@@ -180,7 +180,7 @@ mod tests {
                     moved
                 },
                 || {
-                    for _ in 0..40 {
+                    for _ in 0..rounds(40) {
                         match shell(&sandbox, "cat /source/word").output() {
                             Ok(outcome) => {
                                 let word = said(&outcome);
@@ -198,7 +198,7 @@ mod tests {
                     }
                 },
             );
-            assert!(exchanged > 0 && had + failed == 40);
+            assert!(exchanged > 0 && had + failed == rounds(40));
             assert_eq!((descriptors(), children()), before);
             fs::remove_dir_all(&place).unwrap();
             let error = sandbox.command("true").spawn().map(drop).unwrap_err();

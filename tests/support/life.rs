@@ -39,6 +39,14 @@ pub(crate) fn watchdog(seconds: u64) -> Watchdog {
     Watchdog(Some(sender))
 }
 
+/// So many rounds of something, or a share of them where `RINGFENCE_FEWER` says which: a launch takes twenty times as long on an
+/// emulated machine.
+pub(crate) fn rounds(count: usize) -> usize {
+    let fewer =
+        env::var("RINGFENCE_FEWER").map_or(1, |text| text.parse().expect("RINGFENCE_FEWER is a number"));
+    count.div_ceil(fewer)
+}
+
 /// A line that no harness swallows.
 pub(crate) fn say(line: &str) {
     // A closed standard error is none of the test's business.

@@ -131,8 +131,8 @@ run() {
     export RINGFENCE_EXPECT RUST_BACKTRACE=0
     # The clock in here is nobody else's.
     export RINGFENCE_ESCAPE_PAYLOAD=/vm/escape ESC_MACHINE_OF_ITS_OWN=1 RINGFENCE_THROW_AWAY_MACHINE=1
-    # Faults are few in here, as each takes long under emulation.
-    export RINGFENCE_SWEEP=2
+    # Faults and rounds are few in here, as each takes long under emulation.
+    export RINGFENCE_SWEEP=2 RINGFENCE_FEWER=10
     if [ -n "$calls" ]; then unset RINGFENCE_UNFILTERED; else export RINGFENCE_UNFILTERED=1; fi
     begun=$(cut -d. -f1 /proc/uptime)
     (

@@ -5,7 +5,6 @@
 # A script sets `work` (a directory that stays from run to run) and `root` (the root file system in the making). Mounts
 # nothing and needs no privilege, but for install_packages.
 
-readonly metapackage=linux-image-cloud-amd64
 readonly packages=(qemu-system-x86 busybox-static cpio)
 # Programs that tests and scripts inside the sandbox call, and that a distribution keeps in these packages.
 readonly userland_packages=(coreutils libc-bin mount dash bash grep sed findutils util-linux procps hostname)
@@ -63,14 +62,16 @@ apt_of() {
     echo "$place/apt.conf"
 }
 
-# The modules that are taken from a kernel's package: a block device without a disk, and the scheduler that has weights.
-readonly modules='/modules/[^/]*/kernel/(drivers/block/loop|block/bfq)\.ko(\.xz)?$'
+# The modules that are taken from a kernel's package: a block device without a disk, the scheduler that has weights, and the
+# sockets to the kernel's ciphers.
+readonly modules='/modules/[^/]*/kernel/(drivers/block/loop|block/bfq|crypto/af_alg|crypto/algif_hash)\.ko(\.xz)?$'
 
-# fetch_kernel SUITE: gets the newest cloud kernel of a suite to $work/kernel/SUITE/vmlinuz, and modules of it to
-# $work/kernel/SUITE/modules/RELEASE/, unless they are there.
+# fetch_kernel NAME: gets the newest cloud kernel of the suite NAME to $work/kernel/NAME/vmlinuz, and modules of it to
+# $work/kernel/NAME/modules/RELEASE/, unless they are there. SUITE-generic is that for every machine: it has x32.
 fetch_kernel() {
-    local suite=$1 place=$work/kernel/$1 package release archive
-    [ ! -s "$place/vmlinuz" ] || [ ! -d "$place/modules" ] || return 0
+    local suite=${1%-generic} place=$work/kernel/$1 metapackage=linux-image-cloud-amd64 package release archive
+    [ "$suite" = "$1" ] || metapackage=linux-image-amd64
+    [ ! -s "$place/vmlinuz" ] || [ "$(cat "$place/modules/wanted" 2>/dev/null)" != "$modules" ] || return 0
     mkdir -p "$place"
     local -x APT_CONFIG
     APT_CONFIG=$(apt_of "$suite" "$place") || return 1
@@ -93,6 +94,7 @@ fetch_kernel() {
     done
     [ -s "$place/vmlinuz.new" ] || return 1
     mv "$place/vmlinuz.new" "$place/vmlinuz"
+    echo "$modules" >"$place/modules.new/wanted"
     mv "$place/modules.new" "$place/modules"
     rm -rf "$place/data.tar" "$place/lists" "$place/cache"
 }
@@ -291,21 +293,21 @@ make_initramfs() {
 
 # --- booting -------------------------------------------------------------------------------------------------------
 
-# boot_kernel SUITE PLACE LIMIT [PARAMETER]...: boots it with these parameters of the kernel for at most so many seconds.
+# boot_kernel KERNEL PLACE LIMIT [PARAMETER]...: boots it with these parameters of the kernel for at most so many seconds.
 # PLACE/console has the kernel's messages, PLACE/raw what was written to the second serial line. $RINGFENCE_VM_APPEND is
 # for parameters of one run, such as loglevel=7.
 #
 # Without cmpxchg16b: with it 6.12 panicked in its allocator under QEMU 7.2, with a wrong EFLAGS behind that instruction in the
 # register dumps. Without it no run has; few were made, so the emulation is the likely cause and not a proven one.
 boot_kernel() {
-    local suite=$1 place=$2 limit=$3
+    local kernel=$1 place=$2 limit=$3
     shift 3
     rm -rf "$place"
     mkdir -p "$place"
     timeout "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu "${RINGFENCE_VM_CPU:-max,-cx16}" \
         -m "${RINGFENCE_VM_MEMORY:-2G}" -smp "${RINGFENCE_VM_CPUS:-2}" -nodefaults -display none -no-reboot \
         -serial "file:$place/console" -serial "file:$place/raw" \
-        -kernel "$work/kernel/$suite/vmlinuz" -initrd "$work/initramfs.cpio" \
+        -kernel "$work/kernel/$kernel/vmlinuz" -initrd "$work/initramfs.cpio" \
         -append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check $* ${RINGFENCE_VM_APPEND:-}" </dev/null 2>"$place/qemu" || true
     tr -d '\r' <"$place/raw" >"$place/log"
 }
