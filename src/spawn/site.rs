@@ -107,10 +107,11 @@ impl Site {
     /// a moment before its own. Where everything in its groups is killed, the command may end before the first process has run
     /// again to take its own signal.
     pub(crate) fn is_ending(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.init)).unwrap_or_default();
+        // Only now: what was reaped before could not be read, and its pid may be somebody else's.
         if sys::poll_fd(self.pidfd.as_fd(), 0).unwrap_or(true) {
             return true;
         }
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.init)).unwrap_or_default();
         let fields: Vec<&str> = stat
             .rsplit_once(')')
             .map(|(_, fields)| fields.split_ascii_whitespace().collect())
