@@ -79,8 +79,11 @@ impl Kernel {
             self.tree.masks = Some(attributes);
             return None;
         }
+        let below = if recursive { what.below() } else { Vec::new() };
         self.tree.attached.push(Attached {
             path: to.path.clone(),
+            // A detached tree was restricted as a whole, or not at all.
+            below: below.into_iter().map(|name| (name, attributes)).collect(),
             what,
             recursive,
             born: attributes,

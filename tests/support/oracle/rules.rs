@@ -194,10 +194,13 @@ impl Done<'_> {
         let (name, wanted) = (source_name(&bind.source), of_bind(bind));
         let detached = Features::MOUNT_API | Features::MOUNT_SETATTR;
         let at_once = self.spec.host.features().contains(detached);
+        // Where the mounts of the host cannot be seen, the caller's look at the tree finds what is below.
+        let seen = self.spec.host.mounts().is_some();
         self.attached(path, from, wanted, |mount| {
             is_source(&mount.what, &name)
                 && mount.recursive == (bind.submounts == Submounts::Include)
                 && (!at_once || mount.born & wanted == wanted)
+                && (!seen || mount.below.iter().all(|(_, attributes)| attributes & wanted == wanted))
         })
     }
 

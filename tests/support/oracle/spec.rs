@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringfence::host::{Features, IdExtent, IdMap};
+use ringfence::host::{Features, IdExtent, IdMap, MountTable};
 use ringfence::{
     Access, Builder, Capabilities, FileItem, Host, IdRange, Init, Launch, Mapping, Mount, MountKind,
     NamespaceSets, Namespaces, ProcMount, ProcRung, Resource, Root, Sandbox, Source, Submounts, TimeOffsets,
@@ -10,6 +10,7 @@ use ringfence::{
 };
 
 use super::dice::Dice;
+use super::tree::SUBMOUNTS;
 
 /// What the bytes are spent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +172,16 @@ const LIMITS: [(Resource, u32); 6] = [
     (Resource::CpuTime, libc::RLIMIT_CPU),
 ];
 
+/// A root file system with a writable /proc that nothing hides, and mounts below directories that policies take.
+fn mounts() -> MountTable {
+    let mut text = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n".to_owned();
+    for (number, path) in (40..).zip(SUBMOUNTS) {
+        let kind = if path == "/proc" { "proc" } else { "tmpfs" };
+        text.push_str(&format!("{number} 22 0:{number} / {path} rw,nosuid - {kind} {kind} rw\n"));
+    }
+    MountTable::parse(&text)
+}
+
 impl Spec {
     pub(crate) fn read(dice: &mut Dice<'_>, about: About) -> Self {
         let mut spec = Self {
@@ -285,7 +296,7 @@ impl Spec {
     }
 
     fn host(&mut self, dice: &mut Dice<'_>) {
-        let mut host = Host::ideal();
+        let mut host = Host::ideal().with_mounts(Some(mounts()));
         if dice.coin() {
             host = host.with_root();
         }

@@ -38,6 +38,8 @@ pub(crate) struct Attached {
     /// `MOUNT_ATTR_*` at the moment of the attaching, and since.
     pub(crate) born: u64,
     pub(crate) attributes: u64,
+    /// The mounts of the host below the source that came with it, by their names, with `MOUNT_ATTR_*`.
+    pub(crate) below: Vec<(Vec<String>, u64)>,
     /// The number of the call.
     pub(crate) at: usize,
 }
@@ -95,6 +97,19 @@ pub(crate) struct Tree {
     pub(crate) attached: Vec<Attached>,
     pub(crate) made: Vec<Made>,
     pub(crate) pivoted: Option<usize>,
+}
+
+/// Where the host has mounts, below directories that policies take.
+pub(crate) const SUBMOUNTS: [&str; 3] = ["/proc", "/usr/lib", "/a/b"];
+
+impl What {
+    /// The mounts below this that come with a recursive bind of it.
+    pub(crate) fn below(&self) -> Vec<Vec<String>> {
+        let (Self::Host(path) | Self::Passed(path)) = self else { return Vec::new() };
+        let source = names(path);
+        let below = SUBMOUNTS.iter().map(|path| names(path)).filter(|path| path.len() > source.len());
+        below.filter(|path| path.starts_with(&source)).map(|path| path[source.len()..].to_vec()).collect()
+    }
 }
 
 impl Tree {
@@ -188,9 +203,18 @@ impl Tree {
                 self.attached[mount].attributes |= set;
                 Ok(())
             }
-            // A mount below a source: the host's, and not looked at here.
-            Some(mount) if !matches!(self.attached[mount].what, What::Fresh(_) | What::Masks) => Ok(()),
-            _ => Err(libc::EINVAL),
+            Some(mount) => {
+                let Attached { path, below, what, .. } = &mut self.attached[mount];
+                let relative = &place.path[path.len()..];
+                match below.iter_mut().find(|(name, _)| name == relative) {
+                    Some((_, attributes)) => *attributes |= set,
+                    // A part of a tree that is there once more: what is below is not imagined.
+                    None if matches!(what, What::Inside(_)) => {}
+                    None => return Err(libc::EINVAL),
+                }
+                Ok(())
+            }
+            None => Err(libc::EINVAL),
         }
     }
 }
