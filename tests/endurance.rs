@@ -8,6 +8,12 @@
 mod endurance;
 
 #[cfg(test)]
+#[path = "support/life.rs"]
+#[expect(clippy::allow_attributes, reason = "which helpers are unused differs from file to file")]
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
+#[cfg(test)]
 mod tests {
     use std::fs::{self, File};
     use std::io::{Write, stderr};
@@ -17,6 +23,7 @@ mod tests {
 
     use crate::endurance::traces::Traces;
     use crate::endurance::{crowd, storm};
+    use crate::support::rounds;
 
     const SPAWNS: usize = 1_600;
     const THREADS: usize = 16;
@@ -25,7 +32,7 @@ mod tests {
     // One test: what is counted is the whole process's.
     #[test]
     fn nothing_is_left_of_a_thousand_sandboxes_and_failures() {
-        let storm = storm(SPAWNS, THREADS).unwrap();
+        let storm = storm(rounds(SPAWNS), THREADS).unwrap();
         for (kind, why) in &storm.left_out {
             let name = "nothing_is_left_of_a_thousand_sandboxes_and_failures";
             writeln!(stderr(), "SKIPPED {name} ({kind}): {why}").unwrap();
