@@ -34,6 +34,9 @@ mod tests {
         }
     }
 
+    /// For what is not judged by its time: an interpreter takes a second to start on an emulated machine.
+    const LONG: [&str; 2] = ["--time", "30000"];
+
     fn sample() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/judge")
     }
@@ -72,7 +75,7 @@ mod tests {
     #[test]
     fn right_answers_are_accepted_in_both_languages() {
         for name in ["sum.c", "sum.py"] {
-            let output = judge(&[], &sample().join("sum"), &sample().join(name));
+            let output = judge(&LONG, &sample().join("sum"), &sample().join(name));
             assert!(output.status.success(), "{}", text(&output));
             let table = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(table.starts_with("case "), "{table}");
@@ -85,13 +88,13 @@ mod tests {
         let scratch = Scratch::new("verdicts");
         let short = &["--time", "300", "--jobs", "1"][..];
         let cases = [
-            ("wrong.py", "print(8)", "WA", short),
-            ("crash.c", "int main(void) { return *(volatile int *)8; }", "RE", &[]),
-            ("code.py", "exit(3)", "RE", &[]),
+            ("wrong.py", "print(8)", "WA", &LONG[..]),
+            ("crash.c", "int main(void) { return *(volatile int *)8; }", "RE", &LONG),
+            ("code.py", "exit(3)", "RE", &LONG),
             ("loop.c", "int main(void) { for (volatile int i = 0;; i++); }", "TLE", short),
             ("sleep.py", "import time; time.sleep(1000)", "TLE", short),
-            ("flood.py", "while True: print('x' * 1000)", "OLE", &["--output", "64"]),
-            ("quiet.py", "print(9)\nprint(end=' ')", "AC", &[]),
+            ("flood.py", "while True: print('x' * 1000)", "OLE", &["--output", "64", "--time", "30000"]),
+            ("quiet.py", "print(9)\nprint(end=' ')", "AC", &LONG),
         ];
         for (name, source, expected, args) in cases {
             let case = verdict(&scratch, name, source, args);
@@ -103,12 +106,12 @@ mod tests {
     fn memory_and_processes_are_bounded_where_the_kernel_can() {
         let scratch = Scratch::new("bounded");
         let hog = "x = bytearray(1 << 30)\nx[::4096] = b'x' * len(x[::4096])\nprint(9)";
-        let case = verdict(&scratch, "hog.py", hog, &["--memory", "64"]);
+        let case = verdict(&scratch, "hog.py", hog, &["--memory", "64", "--time", "30000"]);
         if case["limits"] == "hard" {
             assert_eq!(case["verdict"], "MLE", "{case}");
             let peak = case["peak_bytes"].as_u64().unwrap();
             assert!(peak > 32 << 20 && peak <= 64 << 20, "{case}");
-            let case = verdict(&scratch, "bomb.py", "import os\nwhile True: os.fork()", &[]);
+            let case = verdict(&scratch, "bomb.py", "import os\nwhile True: os.fork()", &LONG);
             assert_eq!(case["verdict"], "PLE", "{case}");
         } else {
             assert_ne!(case["verdict"], "AC", "{case}");
@@ -143,6 +146,6 @@ mod tests {
              except OSError: pass\nprint(9)",
             scratch.0.display()
         );
-        assert_eq!(verdict(&scratch, "cheat.py", &cheat, &[])["verdict"], "AC");
+        assert_eq!(verdict(&scratch, "cheat.py", &cheat, &LONG)["verdict"], "AC");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use nix::errno::Errno;
+
 use super::words::{Act, End, Fault, Point, Round, Seen, Side};
 
 /// Every errno that a call is made to fail with.
@@ -220,7 +222,10 @@ pub(crate) fn of_failure(plain: &Told, fault: &Fault, round: &Round) -> Result<K
                 || is_call(call, real) && ["clone3", "mmap"].contains(&real) && *seen == libc::EAGAIN
                 // Nothing to receive, after a poll that said that there is something, means that the caller is gone.
                 || real == "recvfrom" && errno == libc::EAGAIN && text.contains("the caller is gone");
-            if named { Ok(format!("error of {step}")) } else { Err(format!("other: {text}")) }
+            // A limit tells what each rung of its ladder was refused for.
+            let rung = text.starts_with("cgroup limit")
+                && text.contains(&format!("{real}: {:?}", Errno::from_raw(errno)));
+            if named || rung { Ok(format!("error of {step}")) } else { Err(format!("other: {text}")) }
         }
         (Told::Ran { .. }, _) => Err("the plain run did not run".to_owned()),
     }

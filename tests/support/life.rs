@@ -26,8 +26,9 @@ impl Drop for Watchdog {
     }
 }
 
-/// A watchdog of so many seconds.
-pub(crate) fn watchdog(seconds: u64) -> Watchdog {
+/// A watchdog of so many seconds, or four times as long on an emulated machine.
+pub(crate) fn watchdog(least: u64) -> Watchdog {
+    let seconds = if fewer() > 1 { 4 * least } else { least };
     let (sender, receiver) = channel();
     let name = thread::current().name().unwrap_or("test").to_owned();
     thread::spawn(move || {
@@ -42,9 +43,11 @@ pub(crate) fn watchdog(seconds: u64) -> Watchdog {
 /// So many rounds of something, or a share of them where `RINGFENCE_FEWER` says which: a launch takes twenty times as long on an
 /// emulated machine.
 pub(crate) fn rounds(count: usize) -> usize {
-    let fewer =
-        env::var("RINGFENCE_FEWER").map_or(1, |text| text.parse().expect("RINGFENCE_FEWER is a number"));
-    count.div_ceil(fewer)
+    count.div_ceil(fewer())
+}
+
+fn fewer() -> usize {
+    env::var("RINGFENCE_FEWER").map_or(1, |text| text.parse().expect("RINGFENCE_FEWER is a number"))
 }
 
 /// A line that no harness swallows.

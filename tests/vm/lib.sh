@@ -223,6 +223,8 @@ take_compiler() {
         file=${file/#\/lib/\/usr\/lib}
         [ -d "$file" ] || [ ! -e "$file" ] || take "$file"
     done
+    # The linker reads it with libm.
+    for file in /usr/lib/*/libmvec.so.1; do [ ! -e "$file" ] || take "$file"; done
 }
 
 # The modules of every kernel that is there, as one root is made for all of them.
