@@ -11,11 +11,11 @@
 //! of a signal that ended it). Where standard input is no terminal, the shell has the streams as they are.
 //!
 //! Ctrl-] opens another shell in the same sandbox; its end leads back to the one before.
-#![expect(clippy::print_stderr, reason = "an error is for people")]
 
 use std::error::Error;
+use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write, stdin, stdout};
+use std::io::{self, IsTerminal, Read, Write, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("shell: {error:#}");
+            tell(format_args!("{error:#}"));
             ExitCode::from(125)
         }
     }
@@ -173,7 +173,9 @@ impl<'o> Session<'o> {
                 (screen.as_fd(), PollFlags::POLLIN | writes),
                 (shell.as_fd(), PollFlags::POLLIN),
             ])?;
-            show(screen)?;
+            if show(screen)?.is_none() {
+                return self.hang_up(Signal::SIGHUP);
+            }
             if shown.contains(PollFlags::POLLOUT) {
                 self.type_in()?;
             }
@@ -253,7 +255,7 @@ impl<'o> Session<'o> {
         // What it left behind may go on printing.
         let mut left = LAST_WORDS;
         while left > 0 {
-            let count = show(terminal(&shell)?)?;
+            let count = show(terminal(&shell)?)?.unwrap_or(0);
             left = if count == 0 { 0 } else { left.saturating_sub(count) };
         }
         let outcome = shell.wait()?;
@@ -283,19 +285,25 @@ fn terminal(shell: &Child) -> Result<&Terminal> {
     shell.terminal.as_ref().ok_or_else(|| "no terminal".into())
 }
 
-/// Prints some of what there is; how many bytes.
-fn show(mut screen: &Terminal) -> Result<usize> {
+/// Prints some of what there is; how many bytes. `None`: the user's terminal is gone.
+fn show(mut screen: &Terminal) -> Result<Option<usize>> {
     let mut bytes = [0; 16 << 10];
     match screen.read(&mut bytes) {
         Ok(count) => {
             let mut out = stdout().lock();
-            out.write_all(&bytes[..count])?;
-            out.flush()?;
-            Ok(count)
+            match out.write_all(&bytes[..count]).and_then(|()| out.flush()) {
+                Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => Ok(None),
+                written => Ok(written.map(|()| Some(count))?),
+            }
         }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(0)),
         Err(error) => Err(error.into()),
     }
+}
+
+fn tell(text: impl Display) {
+    // After a hang-up nobody is left to read it.
+    writeln!(stderr(), "shell: {text}").ok();
 }
 
 fn ready<const N: usize>(list: [(BorrowedFd<'_>, PollFlags); N]) -> Result<[PollFlags; N]> {
@@ -318,7 +326,7 @@ fn code(outcome: &Outcome) -> u8 {
         Verdict::Exited(code) => u8::try_from(code).unwrap_or(125),
         Verdict::Signaled { signal, .. } => u8::try_from(128 + signal).unwrap_or(125),
         verdict => {
-            eprintln!("shell: {verdict}");
+            tell(verdict);
             137
         }
     }

@@ -162,17 +162,21 @@ mod tests {
     fn a_hang_up_reaches_the_shell() {
         let _watchdog = watchdog(120);
         let directory = env::temp_dir().join(format!("ringfence-shell-{}", process::id()));
-        fs::create_dir(&directory).unwrap();
-        fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
-        let script = "trap 'echo hung up > note; exit' HUP; echo set$((1 + 1)); while :; do sleep 0.01; done";
-        let mut user = User::new(&["--write", directory.to_str().unwrap(), "sh", "-c", script]);
-        user.sees("set2");
-        let User { keyboard, terminal, mut example, .. } = user;
-        drop((keyboard, terminal));
-        assert_eq!(example.wait().unwrap().code(), Some(129));
-        assert!(eventually(10, || fs::read_to_string(directory.join("note"))
-            .is_ok_and(|text| text == "hung up\n")));
-        fs::remove_dir_all(&directory).unwrap();
+        // Also where what is printed is what finds that the terminal is gone.
+        for then in ["sleep 0.01", "echo more"] {
+            fs::create_dir_all(&directory).unwrap();
+            fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
+            let script =
+                format!("trap 'echo hung up > note; exit' HUP; echo set$((1 + 1)); while :; do {then}; done");
+            let mut user = User::new(&["--write", directory.to_str().unwrap(), "sh", "-c", &script]);
+            user.sees("set2");
+            let User { keyboard, terminal, mut example, .. } = user;
+            drop((keyboard, terminal));
+            assert_eq!(example.wait().unwrap().code(), Some(129), "{then}");
+            assert!(eventually(10, || fs::read_to_string(directory.join("note"))
+                .is_ok_and(|text| text == "hung up\n")));
+            fs::remove_dir_all(&directory).unwrap();
+        }
     }
 
     #[test]

@@ -195,6 +195,7 @@ make_root() {
     printf '%s\n' 'root:x:0:' 'tester:x:1000:' 'nogroup:x:65534:' >"$root/etc/group"
     echo 'tester:100000:65536' | tee "$root/etc/subuid" >"$root/etc/subgid"
     echo '127.0.0.1 localhost' >"$root/etc/hosts"
+    echo vm >"$root/etc/hostname"
     echo 'passwd: files' >"$root/etc/nsswitch.conf"
 }
 
