@@ -19,6 +19,9 @@ use crate::error::{Error, ErrorKind, Object, Result, Step};
 use crate::spawn::{Report, Running, WorkerHeard, deadline_after, hear_worker, identify, open_nulls};
 use crate::sys::{self, Cloned};
 
+/// How long a sandbox may take to end, in milliseconds, whose server has ended.
+const ENDING: i32 = 500;
+
 /// A worker to be started; may be started many times.
 #[derive(Debug)]
 pub struct Worker<'s> {
@@ -169,6 +172,8 @@ impl<'s> Worker<'s> {
             if ready && let Some(pidfd) = pidfd.take() {
                 match identify(&pidfd, server.running.program) {
                     Ok(pid) => return Ok((Cloned { pid: pid.unwrap_or(0), pidfd }, report)),
+                    // A function that runs already may have ended its server, and that shows as anything.
+                    Err(_) if sys::poll_fd(server.as_fd(), ENDING) == Ok(true) => break self.server.ended(),
                     // It is not ours to kill then.
                     Err(error) => return Err(error),
                 }
