@@ -110,7 +110,9 @@ mod tests {
         if case["limits"] == "hard" {
             assert_eq!(case["verdict"], "MLE", "{case}");
             let peak = case["peak_bytes"].as_u64().unwrap();
-            assert!(peak > 32 << 20 && peak <= 64 << 20, "{case}");
+            // Before Linux 5.19 version 2 counts no peak: a process's own has what is charged to nobody in it.
+            let most = if case["peak_of"] == "tree" { 64 << 20 } else { 96 << 20 };
+            assert!(peak > 32 << 20 && peak <= most, "{case}");
             let case = verdict(&scratch, "bomb.py", "import os\nwhile True: os.fork()", &LONG);
             assert_eq!(case["verdict"], "PLE", "{case}");
         } else {
