@@ -21,7 +21,7 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use ringfence::{Access, ErrorKind, Launch, Sandbox, Step};
+    use ringfence::{Access, ErrorKind, Host, Launch, Sandbox, Step, prefer};
 
     use super::edge::{groups_of, legacy};
     use super::support::{
@@ -155,6 +155,34 @@ mod tests {
             assert_eq!((error.step(), error.raw_os_error()), (Step::Cgroup, Some(libc::ENOENT)), "{error}");
             assert!(error.to_string().contains("ringfence-parent"), "{error}");
             assert_eq!((descriptors(), children()), before);
+        };
+        alone(body);
+    }
+
+    #[test]
+    fn why_a_preferred_group_could_not_be_made_is_in_the_report() {
+        let body = || {
+            let name = "why_a_preferred_group_could_not_be_made_is_in_the_report";
+            let Some(mut cgroups) = legacy(name, &["pids"]) else { return };
+            let own = cgroups.legacy_with("pids").unwrap().own.clone().unwrap();
+            let parent = own.join(format!("ringfence-preferred-{}", process::id()));
+            fs::create_dir(&parent).unwrap();
+            cgroups.unified = None;
+            cgroups.legacy.retain(|legacy| legacy.controllers.iter().any(|name| name == "pids"));
+            cgroups.legacy.iter_mut().for_each(|legacy| legacy.own = Some(parent.clone()));
+            let policy = system().own_cgroup(prefer(())).policy().unwrap();
+            let sandbox = Sandbox::new(policy, Host::probe().with_cgroups(cgroups)).unwrap();
+            let notes = || {
+                let child = sandbox.command("true").spawn().unwrap();
+                let notes = child.enforcement().notes.join("\n");
+                child.wait().unwrap();
+                notes
+            };
+            assert!(!notes().contains("no control group"), "{}", notes());
+            assert!(eventually(10, || fs::remove_dir(&parent).is_ok()));
+            let told = notes();
+            assert!(told.contains("no control group of its own") && told.contains("ENOENT"), "{told}");
+            assert!(told.contains("ringfence-preferred"), "{told}");
         };
         alone(body);
     }

@@ -56,6 +56,7 @@ pub(super) fn make(plan: &GroupPlan, deadline: Instant) -> Result<Group> {
         pending: Vec::new(),
         last: Mutex::new(None),
         last_tally: Mutex::new(None),
+        refused: None,
         watched: AtomicBool::new(false),
         gone: AtomicBool::new(false),
     };
@@ -68,8 +69,11 @@ pub(super) fn make(plan: &GroupPlan, deadline: Instant) -> Result<Group> {
         maker.group.pending.clear();
         states = maker.limits()?;
     }
-    if plan.group == Some(Need::Required) && maker.group.dirs().next().is_none() {
-        first.map_or(Ok(()), Err)?;
+    if maker.group.dirs().next().is_none() {
+        match first {
+            Some(error) if plan.group == Some(Need::Required) => return Err(error),
+            first => maker.group.refused = first.map(|error| error.to_string()),
+        }
     }
     *maker.group.states.lock().unwrap_or_else(PoisonError::into_inner) = states;
     Ok(maker.group)

@@ -71,6 +71,8 @@ pub(crate) struct Group {
     pending: Vec<(GroupLimit, Resource, u64)>,
     last: Mutex<Option<Stats>>,
     last_tally: Mutex<Option<Tally>>,
+    /// Why there is none at all, where only preferred ones could be made and were not.
+    refused: Option<String>,
     /// Whether someone wants to know the last tally.
     watched: AtomicBool,
     gone: AtomicBool,
@@ -194,10 +196,12 @@ impl Group {
     /// Where a group as such was only preferred and there is none.
     pub(super) fn note(&self, plan: Option<&GroupPlan>) -> Option<String> {
         let plan = plan.filter(|plan| plan.group.is_some() && self.dirs().next().is_none())?;
-        let unified = plan.no_unified.as_deref().unwrap_or("it took none");
-        Some(format!(
-            "no control group of its own: cgroup v2: {unified}; cgroup v1: no hierarchy that takes one"
-        ))
+        Some(match (&self.refused, plan.no_unified.as_deref().unwrap_or("it took none")) {
+            (Some(refused), _) => format!("no control group of its own: {refused}"),
+            (None, unified) => format!(
+                "no control group of its own: cgroup v2: {unified}; cgroup v1: no hierarchy that takes one"
+            ),
+        })
     }
 
     /// What holds of each limit.
