@@ -106,6 +106,7 @@ mod tests {
         "child ppoll#4 Fail(12)",
         "caller flock(0x8)#1 Fail(13)",
         "caller readlink#17 Fail(11)",
+        "caller statx#14 Fail(5)",
         "ringfence-super fcntl(0x406)#1 Fail(24)",
         // What a running program ends by, and what watches over a frozen one.
         "caller pidfd_send_signal#1 Fail(1)",

@@ -122,6 +122,8 @@ impl Channel {
             match sent {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
+                // What older kernels say where the other end is being closed at that moment.
+                Err(Errno::ECONNREFUSED) => return Err(Errno::EPIPE.into()),
                 Err(errno) => return Err(timed_out(errno)),
             }
         }

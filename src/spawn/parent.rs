@@ -196,8 +196,9 @@ impl Parent {
     pub(super) fn tell(&self, message: Message) -> Result<()> {
         let bytes = message.to_bytes();
         match send(self.socket()?.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {
-            // A child that is gone is found out by the wait that follows, which knows more.
-            Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            // A child that is gone is found out by the wait that follows, which knows more. Older kernels refuse the connection
+            // where the other end is being closed at that moment.
+            Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ECONNREFUSED) => Ok(()),
             Err(errno) => Err(Error::new(ErrorKind::Setup, Step::Gate, "socket").nix("send", errno)),
         }
     }
@@ -210,7 +211,7 @@ impl Parent {
             let (data, rights) = ([IoSlice::new(&bytes)], [ControlMessage::ScmRights(&numbers)]);
             let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
             match sendmsg::<()>(self.socket()?.as_raw_fd(), &data, &rights, flags, None) {
-                Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
+                Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ECONNREFUSED) => {}
                 Err(errno) => {
                     let error = Error::new(ErrorKind::Setup, Step::Descriptors, "for a waiting child");
                     return Err(error.nix("sendmsg", errno));

@@ -155,7 +155,9 @@ impl<'s> Worker<'s> {
             match sendmsg::<()>(control, &[IoSlice::new(bytes)], &rights, flags, None) {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
-                Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(self.server.ended()),
+                Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ECONNREFUSED) => {
+                    return Err(self.server.ended());
+                }
                 Err(Errno::EAGAIN) => return Err(late()),
                 Err(errno) => return Err(failed(Step::Start).nix("sendmsg", errno)),
             }

@@ -145,8 +145,10 @@ impl CpuFile {
 
 /// A dozen small files; `None` where the groups are gone.
 pub(super) fn read(group: &Group) -> Option<Stats> {
-    group.dirs().next()?;
-    group.dirs().next()?.path().try_exists().ok().filter(|is_there| *is_there)?;
+    // A look that fails is not one that finds nothing: the files say more.
+    if matches!(group.dirs().next()?.path().try_exists(), Ok(false)) {
+        return None;
+    }
     let mut stats = group.unified.as_ref().map(|dir| unified(dir.path())).unwrap_or_default();
     if let Some(dir) = group.legacy_with("memory") {
         stats.memory = legacy_memory(dir.path());
