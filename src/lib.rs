@@ -101,5 +101,5 @@ pub use spawn::{
     CallError, CpuStats, Enforcement, FilterState, FrozenBy, IoStats, LandlockPath, LandlockPathState,
     LandlockPort, LandlockState, LaunchMethod, LimitState, MemoryStats, Missing, NamespaceState,
     NotifiedCall, OnExec, Pressure, ProcessStats, RefusedCall, Response, Stall, Stats, StatusFrom,
-    Supervisor, SupervisorState,
+    Supervisor, SupervisorState, Unread,
 };

@@ -191,20 +191,22 @@ impl Child {
     /// without a group only init and the program are certain.
     ///
     /// # Errors
-    /// As [`Child::wait`].
+    /// As [`Child::wait`]; where something is left in the group, or that cannot be looked into. A second call tries again.
     pub fn kill(&self) -> Result<()> {
         if self.running.parent.reap(Block::No)? == Reaped::Running {
             self.killed.store(true, Ordering::SeqCst);
-            self.running.parent.start_end().map_err(not_killed)?;
+            self.running.parent.start_end()?;
             if self.running.parent.end() == Reaped::Running {
                 let error = Error::new(ErrorKind::Process, Step::Kill, "child");
                 return Err(error.detail(
                     "it was killed and has not ended: a frozen cgroup would hold it until it is thawed",
                 ));
             }
-            self.proven_empty()?;
         }
-        Ok(())
+        match self.running.parent.group() {
+            Some(group) if !group.is_empty() => group.end(),
+            _ => Ok(()),
+        }
     }
 
     /// Kills everything inside, and does not wait for the end: [`Child::wait`] and the pidfd tell.
@@ -214,7 +216,7 @@ impl Child {
     pub fn start_kill(&self) -> Result<()> {
         if self.running.parent.reap(Block::No)? == Reaped::Running {
             self.killed.store(true, Ordering::SeqCst);
-            self.running.parent.start_end().map_err(not_killed)?;
+            self.running.parent.start_end()?;
         }
         Ok(())
     }
@@ -229,8 +231,10 @@ impl Child {
     #[cfg(feature = "tokio")]
     pub(super) fn flood(&self) {
         self.flooded.store(true, Ordering::SeqCst);
-        // Whether it could be killed shows in the wait that follows.
-        self.running.parent.start_end().ok();
+        if self.running.parent.start_end().is_err() {
+            // Not all of it was found. Whether the rest could be killed shows in the wait that follows.
+            self.running.parent.kill_first().ok();
+        }
     }
 
     /// Sends a signal to the program: init forwards it, and so it arrives whatever the program's pid inside. SIGKILL and
@@ -247,16 +251,6 @@ impl Child {
                 .call("pidfd_send_signal", errno)
         };
         sys::send_signal(self.running.parent.pidfd(), signal).map_err(failed)
-    }
-
-    fn proven_empty(&self) -> Result<()> {
-        match self.running.parent.group() {
-            Some(group) if !group.is_empty() => {
-                let error = Error::new(ErrorKind::Process, Step::Kill, "group");
-                Err(error.detail("it was killed, and the kernel still shows processes in it"))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// The wait status that the kernel keeps of a program that nobody waited for. It is there a moment after the end.
@@ -313,10 +307,6 @@ impl Child {
             supervisor_faults: seen.faults,
         })
     }
-}
-
-fn not_killed(errno: i32) -> Error {
-    Error::new(ErrorKind::Process, Step::Kill, "child").call("pidfd_send_signal", errno)
 }
 
 impl AsFd for Child {

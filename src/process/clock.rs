@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::cpu::{CpuMeter, Source};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::{Clocks, Grace};
-use crate::spawn::{Blocked, Harmless, end_tree};
+use crate::spawn::{Blocked, Harmless, Unseen, end_tree};
 use crate::sys;
 
 /// Which clock.
@@ -61,6 +61,8 @@ struct Watch {
     kill_at: Option<Instant>,
     /// Since when the CPU time cannot be read.
     unread_since: Option<Instant>,
+    /// Since when not everything that is to be killed can be found.
+    unfound_since: Option<Instant>,
 }
 
 /// Between two looks at CPU time: at least, and at most where there is much left.
@@ -79,7 +81,7 @@ impl Watch {
             return None;
         }
         if let Some(kill_at) = self.kill_at {
-            return if now < kill_at { Some(kill_at) } else { self.kill() };
+            return if now < kill_at { Some(kill_at) } else { self.kill(now) };
         }
         let left = self.left(now);
         let Err(clock) = left else { return left.ok().and_then(|left| now.checked_add(left)) };
@@ -91,18 +93,36 @@ impl Watch {
                 self.kill_at = Some(now.checked_add(period).unwrap_or(now));
                 self.kill_at
             }
-            None => self.kill(),
+            None => self.kill(now),
         }
     }
 
-    fn kill(&self) -> Option<Instant> {
-        if let Some((attendant, program)) = self.tree {
-            // What is killed ends, and nobody waits for it here.
-            drop(end_tree(attendant, program));
+    /// Kills all of it; where not all can be found, a moment later.
+    fn kill(&mut self, now: Instant) -> Option<Instant> {
+        let found = self.kill_tree().is_ok();
+        if !found && now.duration_since(*self.unfound_since.get_or_insert(now)) < BLIND {
+            self.kill_at = now.checked_add(BLIND / 10);
+            return self.kill_at;
         }
+        self.kill_first();
+        None
+    }
+
+    /// Kills what can be ended now.
+    fn kill_now(&self) {
+        // What cannot be found is left to the sandbox that it runs in.
+        self.kill_tree().ok();
+        self.kill_first();
+    }
+
+    fn kill_tree(&self) -> StdResult<(), Unseen> {
+        // What is killed ends, and nobody waits for it here.
+        self.tree.map_or(Ok(()), |(attendant, program)| end_tree(attendant, program).map(drop))
+    }
+
+    fn kill_first(&self) {
         // It has ended where that fails: the pidfd is the crate's own child's.
         sys::send_signal(&self.pidfd, libc::SIGKILL).ok();
-        None
     }
 
     /// How long until something may be due, or which clock has run out.
@@ -207,6 +227,7 @@ impl Ready {
             grace: clocks.grace,
             kill_at: None,
             unread_since: None,
+            unfound_since: None,
         };
         let mut number = 0;
         if let Some(state) = state().as_mut() {
@@ -258,7 +279,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(state) = state().take() {
             for watch in state.watches.values() {
-                watch.kill();
+                watch.kill_now();
             }
         }
     }
@@ -279,7 +300,10 @@ fn run() {
             // Without the lock: launches do not wait for a look.
             drop(guard);
             // Nothing in a look is meant to panic. If it does, the program does not run on.
-            let next = catch_unwind(AssertUnwindSafe(|| watch.look(now))).unwrap_or_else(|_| watch.kill());
+            let next = catch_unwind(AssertUnwindSafe(|| watch.look(now))).unwrap_or_else(|_| {
+                watch.kill_now();
+                None
+            });
             let rest = now.elapsed().saturating_mul(REST);
             guard = self::state();
             if let (Some(next), Some(state)) = (next, guard.as_mut())

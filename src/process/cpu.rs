@@ -1,13 +1,13 @@
 //! How much CPU time a tree of processes has used. It must not stop or signal any of them.
 
 use std::fs;
-use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::spawn::CpuFile;
+use crate::spawn::{CpuFile, children_of, io_there};
 
 /// Reads the CPU time of everything inside.
 #[derive(Debug)]
@@ -79,10 +79,12 @@ fn tree(root: i32) -> Option<Duration> {
             break;
         }
         // A process that has ended is in its parent's sum, or not yet anybody's.
-        let stat = there(fs::read_to_string(format!("/proc/{pid}/stat")))?;
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        let path = process.join("stat");
+        let stat = io_there(&path, "read", fs::read_to_string(&path)).ok()?;
         let stat = stat.or_else(|| (pid != root).then(String::new))?;
         ticks = ticks.saturating_add(times(&stat));
-        todo.extend(children(pid)?);
+        todo.extend(children_of(&process, THREADS_MOST).ok()?);
     }
     Some(tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)))
 }
@@ -92,25 +94,6 @@ pub(crate) fn times(stat: &str) -> u64 {
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
     let numbers = fields.split_ascii_whitespace().skip(TIMES.start).take(TIMES.len());
     numbers.filter_map(|number| number.parse::<u64>().ok()).fold(0, u64::saturating_add)
-}
-
-/// Children of all its threads (proc_tid_children(5), since Linux 3.5, `CONFIG_PROC_CHILDREN`); `None` where they cannot be read.
-fn children(pid: i32) -> Option<Vec<i32>> {
-    let Some(tasks) = there(fs::read_dir(format!("/proc/{pid}/task")))? else { return Some(Vec::new()) };
-    let mut found = Vec::new();
-    for task in tasks.flatten().take(THREADS_MOST) {
-        let text = there(fs::read_to_string(task.path().join("children")))?.unwrap_or_default();
-        found.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
-    }
-    Some(found)
-}
-
-/// What could be read, or nothing of what is gone; `None` where neither is known.
-fn there<T>(read: io::Result<T>) -> Option<Option<T>> {
-    match read {
-        Ok(read) => Some(Some(read)),
-        Err(error) => matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)).then_some(None),
-    }
 }
 
 #[cfg(test)]

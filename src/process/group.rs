@@ -4,7 +4,7 @@
 use super::child::Child;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::policy::GroupLimit;
-use crate::spawn::{FrozenBy, Group, LimitState, Motion, Stats, stop_tree};
+use crate::spawn::{FrozenBy, Group, LimitState, Motion, Stats, Unread, stop_tree};
 
 impl Child {
     fn group(&self) -> Result<&Group> {
@@ -21,12 +21,18 @@ impl Child {
     /// files, and nothing that waits.
     ///
     /// # Errors
-    /// Where the sandbox has no group, or the kernel shows nothing of it.
+    /// Where the sandbox has no group, or the kernel shows nothing of it; where a file of it is there and cannot be read.
     pub fn stats(&self) -> Result<Stats> {
-        self.group()?.stats().ok_or_else(|| {
+        let stats = self.group()?.stats().ok_or_else(|| {
             let error = Error::new(ErrorKind::Process, Step::Cgroup, "group");
             error.detail("there is no group of this sandbox that counts anything")
-        })
+        })?;
+        match stats.unread {
+            None => Ok(stats),
+            Some(Unread { file, errno }) => {
+                Err(Error::new(ErrorKind::Process, Step::Cgroup, file).call("read", errno))
+            }
+        }
     }
 
     /// Changes a limit of the whole tree, or adds one, where the sandbox has the group for it. It has to be hard or, like
@@ -53,7 +59,8 @@ impl Child {
     /// called `ringfence-ward` stands beside it, which sees that and ends the tree.
     ///
     /// # Errors
-    /// Where the kernel refuses, or has not carried it out within 5 s; where that process cannot be made.
+    /// Where the kernel refuses, or has not carried it out within 5 s; where that process cannot be made; without a group, where
+    /// what runs inside cannot be looked at. What was stopped by then goes on.
     pub fn freeze(&self) -> Result<FrozenBy> {
         self.set_motion(Motion::Frozen)
     }
@@ -75,6 +82,6 @@ impl Child {
         if let Some(by) = parent.set_motion(motion)? {
             return Ok(by);
         }
-        Ok(stop_tree(parent.pid(), self.running.program, motion))
+        stop_tree(parent.pid(), self.running.program, motion).map_err(|unseen| unseen.error(Step::Cgroup))
     }
 }

@@ -126,7 +126,7 @@ impl Living {
         self.entry.since.elapsed()
     }
 
-    /// What its tree uses, as [`crate::Child::stats`]; `None` without a group.
+    /// What its tree uses, as [`crate::Child::stats`] but for [`Stats::unread`], which stands in it here; `None` without a group.
     #[must_use]
     pub fn stats(&self) -> Option<Stats> {
         self.entry.group.as_ref()?.upgrade()?.stats()

@@ -197,7 +197,8 @@ pub struct Outcome {
     pub usage: Usage,
     /// What everything inside used, init included, as far as it was waited for.
     pub tree_usage: Usage,
-    /// What the control groups of the tree had counted at the end, where it had any.
+    /// What the control groups of the tree had counted at the end, where it had any. Where [`Stats::unread`] is set, the verdict
+    /// does not know what that file says.
     pub stats: Option<Stats>,
     /// What it wrote to a piped standard output, if that was collected.
     pub stdout: Vec<u8>,

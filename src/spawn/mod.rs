@@ -11,6 +11,7 @@ mod enforcement;
 mod explain;
 mod fill;
 mod landlock;
+mod look;
 mod map;
 mod parent;
 mod request;
@@ -27,7 +28,7 @@ pub(crate) use self::cgroup::{
     CpuFile, Group, Motion, Sheet, Tally, end_tree, group_io, group_stall, stop_tree,
 };
 pub use self::cgroup::{
-    CpuStats, FrozenBy, IoStats, LimitState, MemoryStats, Pressure, ProcessStats, Stall, Stats,
+    CpuStats, FrozenBy, IoStats, LimitState, MemoryStats, Pressure, ProcessStats, Stall, Stats, Unread,
 };
 pub(crate) use self::landlock::missing as missing_rights;
 pub use self::landlock::{LandlockPath, LandlockPathState, LandlockPort, LandlockState};
@@ -37,6 +38,7 @@ pub(crate) use attempt::{
 };
 pub(crate) use clone::deadline_after;
 pub use enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState, SupervisorState};
+pub(crate) use look::{Unseen, children as children_of, io_there, names, pidfd as pidfd_of, there};
 pub(crate) use request::{Request, Streams, Strings, When, open_nulls};
 pub(crate) use signals::Blocked;
 pub(crate) use site::Site;

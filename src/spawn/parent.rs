@@ -2,7 +2,6 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::result::Result as StdResult;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -271,13 +270,20 @@ impl Parent {
         let until = Instant::now() + Duration::from_millis(u64::from(END_LIMIT.unsigned_abs()));
         loop {
             let wait = if sent.is_ok() { END_LIMIT } else { 0 };
-            match self.ended(wait).and_then(|_| self.reap(Block::No)) {
+            // Where poll(2) fails, as above a limit of descriptors that was lowered, the look that follows does without.
+            self.ended(wait).ok();
+            match self.reap(Block::No) {
                 Ok(Reaped::Running) | Err(_) if Instant::now() < until => sleep(LOOK),
+                Ok(Reaped::Running) | Err(_) if sent.is_err() => {
+                    // Not everything could be found, and what can be ended ends.
+                    self.kill_first().ok();
+                    return self.reap(Block::No).unwrap_or(Reaped::Running);
+                }
                 Ok(_) if self.doomed_live() => return Reaped::Running,
                 Ok(seen) => return seen,
                 Err(_) => return Reaped::Running,
             }
-            // What failed may have been for want of memory.
+            // What failed may have been for want of memory, or of descriptors.
             if sent.is_err() {
                 sent = self.start_end();
             }
@@ -291,22 +297,30 @@ impl Parent {
         !doomed.is_empty()
     }
 
-    /// Kills everything, without waiting; or the errno of the signal that could not be sent.
-    pub(crate) fn start_end(&self) -> StdResult<(), i32> {
+    /// Kills everything, without waiting; nothing where that is not possible.
+    pub(crate) fn start_end(&self) -> Result<()> {
         let program = self.attended.load(Ordering::SeqCst);
         // Before its attendant, whose end would leave what the program started to the sandbox.
         if program != 0 && !self.ended(0).unwrap_or(true) {
-            let killed = end_tree(self.pid, program);
+            let killed = end_tree(self.pid, program).map_err(|unseen| unseen.error(Step::Kill))?;
             self.doomed.lock().unwrap_or_else(PoisonError::into_inner).extend(killed);
         }
+        self.kill_first()
+    }
+
+    /// Kills the child, and with init everything in its pid namespace and its groups.
+    pub(crate) fn kill_first(&self) -> Result<()> {
         let sent = match sys::send_signal(&self.pidfd, libc::SIGKILL) {
             // It has ended already, which is what is wanted.
             Ok(()) | Err(libc::ESRCH) => Ok(()),
-            Err(errno) => Err(errno),
+            Err(errno) => {
+                Err(Error::new(ErrorKind::Process, Step::Kill, "child").call("pidfd_send_signal", errno))
+            }
         };
         // Whatever init's end does not reach; and what is frozen is thawed, so that it can die.
         if let Some(group) = &self.group {
-            group.kill();
+            // Whether anything is left is looked at when the child has ended.
+            group.end().ok();
         }
         sent
     }
@@ -314,7 +328,7 @@ impl Parent {
     /// Reaps the child once; later calls know what was seen.
     pub(crate) fn reap(&self, block: Block) -> Result<Reaped> {
         loop {
-            if block == Block::UntilExit {
+            if block == Block::UntilExit && !self.is_reaped() {
                 // Without the lock: many threads may wait.
                 self.ended(-1)?;
             }
@@ -325,6 +339,10 @@ impl Parent {
             // Somebody traces it, and is told of its end first (ptrace(2), "Death under ptrace").
             sleep(LOOK);
         }
+    }
+
+    fn is_reaped(&self) -> bool {
+        self.reaped.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn reap_once(&self) -> Result<Reaped> {

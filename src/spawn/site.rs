@@ -91,7 +91,7 @@ impl Site {
         if self.is_ending() {
             return Err(ended());
         }
-        if self.is_frozen() {
+        if self.is_frozen()? {
             let error =
                 failed("sandbox").detail("it is frozen, and would hold the command too: thaw it first");
             return Err(error);
@@ -99,8 +99,10 @@ impl Site {
         Ok(())
     }
 
-    fn is_frozen(&self) -> bool {
-        self.group.as_ref().is_some_and(|group| group.motion() == Some(Motion::Frozen))
+    fn is_frozen(&self) -> Result<bool> {
+        let Some(group) = &self.group else { return Ok(false) };
+        let motion = group.motion().map_err(|unseen| unseen.error(Step::Join))?;
+        Ok(motion == Some(Motion::Frozen))
     }
 
     /// Whether it has ended, or is about to: its first process then ends everything else, which is seen by the command's end
@@ -132,7 +134,7 @@ impl Site {
             (true, _) => error.detail("the sandbox has ended"),
             // setns(2) says so of a process that has let go of its namespaces, a moment before anything else shows it.
             (false, Some(libc::ESRCH)) if error.step() == Step::Join => error.detail("the sandbox has ended"),
-            (false, _) if self.is_frozen() => error.detail("the sandbox is frozen: thaw it first"),
+            (false, _) if self.is_frozen().unwrap_or(false) => error.detail("the sandbox is frozen: thaw it first"),
             (false, Some(libc::EPERM | libc::EACCES)) if shows_rights(error.step()) => error.detail(
                 "joining needs CAP_SYS_ADMIN over the sandbox's namespaces, which its own caller has, and a system-call \
                  filter or a security module that does not take setns(2) away",

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use super::Entry;
+use super::{Entry, Seen};
 
 /// What a process is to its sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,12 +87,11 @@ pub(super) fn namespace_pids(status: &str) -> Vec<u32> {
 }
 
 /// Reads it; `None` where it is gone. `depth` is how many pids the sandbox's first process has.
-pub(super) fn read(entry: &Entry, depth: usize) -> Option<ProcessInfo> {
-    let stat = entry.read("stat")?;
-    let status = entry.text("status")?;
-    let mut info = parse(&stat, &status, depth)?;
-    info.arguments = arguments(&entry.read("cmdline").unwrap_or_default());
-    (info.pid == entry.pid.unsigned_abs()).then_some(info)
+pub(super) fn read(entry: &Entry, depth: usize) -> Seen<ProcessInfo> {
+    let (Some(stat), Some(status)) = (entry.read("stat")?, entry.text("status")?) else { return Ok(None) };
+    let Some(mut info) = parse(&stat, &status, depth) else { return Ok(None) };
+    info.arguments = arguments(&entry.read("cmdline")?.unwrap_or_default());
+    Ok((info.pid == entry.pid.unsigned_abs()).then_some(info))
 }
 
 /// From the text of `stat`, in which the command stands in brackets and may hold anything, and of `status`.

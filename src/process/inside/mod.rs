@@ -17,13 +17,14 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::result::Result as StdResult;
 
 use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::Mode;
 
 use super::child::Child;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::spawn::{Group, Running};
+use crate::spawn::{Group, Running, Unseen, children_of, io_there, names, there};
 use crate::sys;
 
 /// Ancestors that are looked at.
@@ -47,44 +48,52 @@ struct Entry {
     dir: OwnedFd,
 }
 
+/// What was seen, or nothing of what is gone.
+type Seen<T> = StdResult<Option<T>, Unseen>;
+
 impl Entry {
-    fn open(pid: i32) -> Option<Self> {
+    fn open(pid: i32) -> Seen<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = open(Path::new(&format!("/proc/{pid}")), flags, Mode::empty()).ok()?;
-        let dir = if dir.as_raw_fd() > 2 { dir } else { sys::duplicate(dir.as_raw_fd(), 3).ok()? };
-        Some(Self { pid, dir })
+        let path = PathBuf::from(format!("/proc/{pid}"));
+        let opened = open(&path, flags, Mode::empty()).map_err(|errno| errno as i32);
+        let Some(dir) = there(&path, "open", opened)? else { return Ok(None) };
+        let dir = if dir.as_raw_fd() > 2 { Ok(dir) } else { sys::duplicate(dir.as_raw_fd(), 3) };
+        Ok(there(&path, "fcntl", dir)?.map(|dir| Self { pid, dir }))
     }
 
-    /// What a file says; `None` once the process is gone.
-    fn read(&self, name: &str) -> Option<Vec<u8>> {
-        let file = openat(&self.dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.pid))
+    }
+
+    /// What a file says.
+    fn read(&self, name: &str) -> Seen<Vec<u8>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let opened = openat(&self.dir, name, flags, Mode::empty()).map_err(|errno| errno as i32);
+        let Some(file) = there(&self.path(name), "openat", opened)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        File::from(file).read_to_end(&mut bytes).ok()?;
-        Some(bytes)
+        let read = File::from(file).read_to_end(&mut bytes);
+        Ok(io_there(&self.path(name), "read", read)?.map(|_| bytes))
     }
 
-    fn text(&self, name: &str) -> Option<String> {
-        Some(String::from_utf8_lossy(&self.read(name)?).into_owned())
+    fn text(&self, name: &str) -> Seen<String> {
+        Ok(self.read(name)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
-    fn pid_namespace(&self) -> Option<PathBuf> {
-        readlinkat(&self.dir, "ns/pid").ok().map(PathBuf::from)
+    fn pid_namespace(&self) -> Seen<PathBuf> {
+        match readlinkat(&self.dir, "ns/pid").map_err(|errno| errno as i32) {
+            // Of somebody else, and so of no sandbox of this process.
+            Err(libc::EACCES | libc::EPERM) => Ok(None),
+            name => Ok(there(&self.path("ns/pid"), "readlinkat", name)?.map(PathBuf::from)),
+        }
     }
 
-    fn parent(&self) -> Option<i32> {
-        let stat = self.text("stat")?;
-        stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+    fn parent(&self) -> Seen<i32> {
+        let parent = |stat: String| stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok();
+        Ok(self.text("stat")?.and_then(parent))
     }
 
-    fn children(&self) -> Vec<i32> {
-        let Ok(threads) = fs::read_dir(format!("/proc/self/fd/{}/task", self.dir.as_raw_fd())) else {
-            return Vec::new();
-        };
-        let texts =
-            threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok());
-        texts
-            .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-            .collect()
+    fn children(&self) -> StdResult<Vec<i32>, Unseen> {
+        children_of(Path::new(&format!("/proc/self/fd/{}", self.dir.as_raw_fd())), usize::MAX)
     }
 }
 
@@ -102,7 +111,10 @@ impl Membership<'_> {
             Error::new(ErrorKind::Process, Step::Observe, PathBuf::from("/proc/self/ns/pid"))
                 .call("readlink", error)
         })?;
-        let init = Entry::open(running.parent.pid()).and_then(|init| init.pid_namespace());
+        let init = match Entry::open(running.parent.pid()).map_err(unseen)? {
+            Some(init) => init.pid_namespace().map_err(unseen)?,
+            None => None,
+        };
         Ok(match init {
             Some(inside) if inside != own => Membership::Namespace(inside),
             Some(_) | None => Membership::Descent,
@@ -110,49 +122,61 @@ impl Membership<'_> {
     }
 
     /// Pids that may belong to it.
-    fn candidates(&self, init: i32) -> BTreeSet<i32> {
-        let mut found: BTreeSet<i32> = match self {
+    fn candidates(&self, init: i32) -> StdResult<BTreeSet<i32>, Unseen> {
+        let mut found = match self {
             // Zombies are not in the group's file, and still their parents' children.
-            Self::Group(group) => group.processes(),
-            Self::Namespace(inside) => everybody()
-                .filter(|pid| {
-                    let namespace = Entry::open(*pid).and_then(|entry| entry.pid_namespace());
-                    namespace.is_some_and(|namespace| namespace == *inside)
-                })
-                .collect(),
+            Self::Group(group) => group.processes()?,
+            Self::Namespace(inside) => everybody_in(inside)?,
             Self::Descent => BTreeSet::new(),
         };
         // Who is in a pid namespace below has an ancestor in the sandbox's.
         let mut open: Vec<i32> = found.iter().copied().chain([init]).collect();
         while let Some(pid) = open.pop() {
             found.insert(pid);
-            let children = Entry::open(pid).map(|entry| entry.children()).unwrap_or_default();
+            let children = Entry::open(pid)?.map_or(Ok(Vec::new()), |entry| entry.children())?;
             open.extend(children.into_iter().filter(|child| !found.contains(child)));
         }
-        found
+        Ok(found)
     }
 
     /// Whether the process belongs to it now. A zombie has left its namespaces and groups of version 1, and one in a pid
     /// namespace below has another: they belong to it as their parents do.
-    fn holds(&self, entry: &Entry, init: i32, hops: usize) -> bool {
+    fn holds(&self, entry: &Entry, init: i32, hops: usize) -> StdResult<bool, Unseen> {
         let itself = match self {
-            Self::Group(group) => entry.text("cgroup").is_some_and(|text| group.is_named_in(&text)),
-            Self::Namespace(inside) => entry.pid_namespace().is_some_and(|namespace| namespace == *inside),
+            Self::Group(group) => entry.text("cgroup")?.is_some_and(|text| group.is_named_in(&text)),
+            Self::Namespace(inside) => entry.pid_namespace()?.is_some_and(|namespace| namespace == *inside),
             Self::Descent => entry.pid == init,
         };
         if itself || hops == 0 {
-            return itself;
+            return Ok(itself);
         }
-        let parent = entry.parent().filter(|parent| *parent > 0);
-        let Some(above) = parent.and_then(Entry::open) else { return false };
+        let parent = entry.parent()?.filter(|parent| *parent > 0);
+        let above = match parent {
+            Some(parent) => Entry::open(parent)?,
+            None => None,
+        };
+        let Some(above) = above else { return Ok(false) };
         // Its parent still, and so what was opened was the parent and not another process by that pid.
-        self.holds(&above, init, hops - 1) && entry.parent() == parent
+        Ok(self.holds(&above, init, hops - 1)? && entry.parent()? == parent)
     }
 }
 
-fn everybody() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten();
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+fn unseen(unseen: Unseen) -> Error {
+    unseen.error(Step::Observe)
+}
+
+/// Every process of /proc in this pid namespace.
+fn everybody_in(inside: &Path) -> StdResult<BTreeSet<i32>, Unseen> {
+    let mut found = BTreeSet::new();
+    for path in names(Path::new("/proc"))? {
+        let pid = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let entry = pid.map_or(Ok(None), Entry::open)?;
+        let namespace = entry.map_or(Ok(None), |entry| entry.pid_namespace())?;
+        if namespace.is_some_and(|namespace| namespace == *inside) {
+            found.extend(pid);
+        }
+    }
+    Ok(found)
 }
 
 /// The processes of a sandbox at one moment, each with the open directory.
@@ -161,14 +185,15 @@ fn list(running: &Running) -> Result<Vec<(Entry, ProcessInfo)>> {
     let membership = Membership::of(running)?;
     // Who attends to a command that joined is outside of the sandbox's pid namespace.
     let first = running.site.as_ref().map_or(init, |site| site.first());
-    let depth = Entry::open(first).and_then(|entry| entry.text("status"));
+    let first = Entry::open(first).map_err(unseen)?;
+    let depth = first.map_or(Ok(None), |entry| entry.text("status")).map_err(unseen)?;
     let depth = depth.map_or(usize::MAX, |status| info::namespace_pids(&status).len());
     let mut list = Vec::new();
-    for pid in membership.candidates(init) {
+    for pid in membership.candidates(init).map_err(unseen)? {
         // It may have ended meanwhile.
-        let Some(entry) = Entry::open(pid) else { continue };
-        let Some(mut info) = info::read(&entry, depth) else { continue };
-        if !membership.holds(&entry, init, HOPS) {
+        let Some(entry) = Entry::open(pid).map_err(unseen)? else { continue };
+        let Some(mut info) = info::read(&entry, depth).map_err(unseen)? else { continue };
+        if !membership.holds(&entry, init, HOPS).map_err(unseen)? {
             continue;
         }
         info.role = match pid {
@@ -192,7 +217,8 @@ impl Child {
     /// sandbox's first process. Empty once everything has ended.
     ///
     /// # Errors
-    /// Where this process has no `/proc` of its own pid namespace.
+    /// Where this process has no `/proc` of its own pid namespace; where something of it cannot be read, as for want of a
+    /// descriptor.
     pub fn processes(&self) -> Result<Vec<ProcessInfo>> {
         if self.running.parent.ended(0)? {
             return Ok(Vec::new());

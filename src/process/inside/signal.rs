@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Entry, ProcessInfo, ProcessRole, ProcessState, list};
+use super::{Entry, ProcessInfo, ProcessRole, ProcessState, list, unseen};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::process::Child;
-use crate::spawn::Motion;
+use crate::spawn::{Group, Motion, pidfd_of};
 use crate::sys;
 
 /// Rounds after which a tree that still grows is left as it is.
@@ -33,7 +33,8 @@ impl Child {
             return Ok(0);
         }
         let parent = &self.running.parent;
-        let stood = parent.group().is_some_and(|group| group.motion() == Some(Motion::Frozen));
+        let motion = parent.group().map_or(Ok(None), Group::motion).map_err(unseen)?;
+        let stood = motion == Some(Motion::Frozen);
         let freezes = !stood && parent.set_motion(Motion::Frozen)?.is_some();
         let sent = self.signal_rounds(signal);
         if freezes {
@@ -79,8 +80,8 @@ fn failed(signal: i32) -> Error {
 
 /// The directory was opened before: as long as it can be read behind the pidfd's opening, the pid was nobody else's.
 fn send(entry: &Entry, info: &ProcessInfo, signal: i32) -> Result<Sent> {
-    let Ok(pidfd) = sys::open_pidfd(entry.pid) else { return Ok(Sent::Gone) };
-    if entry.read("stat").is_none() {
+    let Some(pidfd) = pidfd_of(entry.pid).map_err(unseen)? else { return Ok(Sent::Gone) };
+    if entry.read("stat").map_err(unseen)?.is_none() {
         return Ok(Sent::Gone);
     }
     match sys::send_signal(&pidfd, signal) {

@@ -4,11 +4,12 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::result::Result as StdResult;
+use std::sync::atomic::Ordering;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::Group;
-use super::files;
+use super::{files, remove};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys;
 
@@ -90,9 +91,13 @@ impl Group {
         Ok(Some(by))
     }
 
-    /// Ends everything in the groups; whether they are empty then.
-    pub(crate) fn kill(&self) -> bool {
-        kill(self).is_ok()
+    /// Ends everything in the groups, or says what is left or cannot be looked into.
+    pub(crate) fn end(&self) -> Result<()> {
+        kill(self)?;
+        if self.gone.load(Ordering::SeqCst) {
+            remove::again(kill_in);
+        }
+        Ok(())
     }
 
     /// Whether the kernel shows no process in them.
@@ -123,16 +128,26 @@ fn is(by: FrozenBy, file: &Path, motion: Motion) -> bool {
     })
 }
 
-/// Whether nothing is in the groups any more. What cannot be read is gone.
+/// Whether nothing is in the groups any more. One that is gone is empty; one that cannot be looked into may not be.
 pub(super) fn is_empty(group: &Group) -> bool {
     group.dirs().all(|dir| empty(dir.path()))
 }
 
 pub(super) fn empty(dir: &Path) -> bool {
+    look(dir).unwrap_or(false)
+}
+
+/// Whether it is empty; or why that is not known.
+fn look(dir: &Path) -> StdResult<bool, files::Refused> {
     if let Ok(text) = files::read(&dir.join("cgroup.events")) {
-        return text.lines().any(|line| line == "populated 0");
+        return Ok(text.lines().any(|line| line == "populated 0"));
     }
-    files::read(&dir.join("cgroup.procs")).map_or(true, |text| text.trim().is_empty())
+    match files::read(&dir.join("cgroup.procs")) {
+        Ok(text) => Ok(text.trim().is_empty()),
+        // A stat needs no descriptor.
+        Err(refused) if refused.errno == libc::ENODEV || matches!(dir.try_exists(), Ok(false)) => Ok(true),
+        Err(refused) => Err(refused),
+    }
 }
 
 /// Ends everything in the groups of a sandbox: by `cgroup.kill` where there is one; else what is in them is frozen, so that
@@ -142,7 +157,14 @@ pub(super) fn kill(group: &Group) -> Result<()> {
     let mut wait = Duration::from_micros(100);
     loop {
         group.dirs().for_each(|dir| kill_in(dir.path()));
-        if is_empty(group) {
+        let mut looks = group.dirs().map(|dir| look(dir.path()));
+        // Without descriptors or memory nothing can be ended this way, and waiting gives none.
+        let all_empty =
+            looks.try_fold(true, |all, empty| Ok(all && empty?)).map_err(|refused: files::Refused| {
+                Error::new(ErrorKind::Process, Step::Kill, refused.file.clone())
+                    .call(refused.call, refused.errno)
+            })?;
+        if all_empty {
             return Ok(());
         }
         if Instant::now() > until {
@@ -166,7 +188,7 @@ pub(super) fn kill_all_in(dir: &Path) {
 }
 
 /// Once. A refusal shows in the group that is not empty afterwards.
-fn kill_in(dir: &Path) {
+pub(super) fn kill_in(dir: &Path) {
     if empty(dir) {
         return;
     }

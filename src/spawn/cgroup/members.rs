@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path};
+use std::result::Result as StdResult;
 
 use super::control::Motion;
-use super::files;
 use super::{Group, Sheet, Tally};
+use crate::spawn::look::{Unseen, io_there, names};
 
 impl Group {
     /// A directory, if there is one at all.
@@ -15,12 +16,12 @@ impl Group {
     }
 
     /// The pids in the groups and in those below, as this process sees them. One of another pid namespace is not among them.
-    pub(crate) fn processes(&self) -> BTreeSet<i32> {
+    pub(crate) fn processes(&self) -> StdResult<BTreeSet<i32>, Unseen> {
         let mut found = BTreeSet::new();
         if let Some(dir) = self.any_path() {
-            collect(dir, &mut found);
+            collect(dir, &mut found)?;
         }
-        found
+        Ok(found)
     }
 
     /// Whether a process with this `/proc/PID/cgroup` is in one of them, or below.
@@ -34,23 +35,33 @@ impl Group {
     }
 
     /// Whether they are frozen, where a group can be.
-    pub(crate) fn motion(&self) -> Option<Motion> {
+    pub(crate) fn motion(&self) -> StdResult<Option<Motion>, Unseen> {
         let mut tally = Tally::default();
         let sheets = self.sheets();
-        let (sheet, path) =
-            sheets.iter().find(|(sheet, _)| matches!(sheet, Sheet::Group | Sheet::LegacyFreezer))?;
-        tally.take(*sheet, &files::read(path).ok()?);
-        tally.motion
+        let freezer = sheets.iter().find(|(sheet, _)| matches!(sheet, Sheet::Group | Sheet::LegacyFreezer));
+        let Some((sheet, path)) = freezer else { return Ok(None) };
+        if let Some(text) = io_there(path, "read", fs::read_to_string(path))? {
+            tally.take(*sheet, &text);
+        }
+        Ok(tally.motion)
     }
 }
 
-fn collect(dir: &Path, found: &mut BTreeSet<i32>) {
-    let text = files::read(&dir.join("cgroup.procs")).unwrap_or_default();
-    found.extend(text.lines().filter_map(|line| line.trim().parse::<i32>().ok()).filter(|pid| *pid > 0));
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.filter_map(Result::ok) {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            collect(&entry.path(), found);
+fn collect(dir: &Path, found: &mut BTreeSet<i32>) -> StdResult<(), Unseen> {
+    let path = dir.join("cgroup.procs");
+    // EOPNOTSUPP: what runs inside has made it a group of threads (cgroups(7)), whose processes are in the one above.
+    let seen = match fs::read_to_string(&path) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => None,
+        read => io_there(&path, "read", read)?,
+    };
+    let pids = seen.unwrap_or_default();
+    found.extend(pids.lines().filter_map(|line| line.trim().parse::<i32>().ok()).filter(|pid| *pid > 0));
+    for entry in names(dir)? {
+        // It may be gone.
+        let kind = io_there(&entry, "lstat", fs::symlink_metadata(&entry))?;
+        if kind.is_some_and(|kind| kind.is_dir()) {
+            collect(&entry, found)?;
         }
     }
+    Ok(())
 }

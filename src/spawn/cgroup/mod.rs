@@ -28,7 +28,7 @@ pub use control::FrozenBy;
 pub(crate) use control::Motion;
 pub use report::LimitState;
 pub(crate) use stats::CpuFile;
-pub use stats::{CpuStats, IoStats, MemoryStats, Pressure, ProcessStats, Stall, Stats};
+pub use stats::{CpuStats, IoStats, MemoryStats, Pressure, ProcessStats, Stall, Stats, Unread};
 pub(crate) use stats::{io_stat as group_io, stall as group_stall};
 pub(crate) use stop::{end_tree, set_motion as stop_tree};
 pub(crate) use tally::{Sheet, Tally};
@@ -88,7 +88,7 @@ impl Group {
         for place in first.chain(unified).chain(plan.legacy.iter().map(|place| &place.parent)) {
             sweep::sweep(place);
         }
-        remove::again();
+        remove::again(control::kill_in);
         apply::make(plan, deadline)
     }
 
@@ -240,13 +240,14 @@ impl Group {
             *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(stats);
         }
         self.store_tally();
-        if !control::is_empty(self) {
+        // Removing needs no descriptor, and shows that a group was empty.
+        let busy: Vec<&Path> =
+            self.dirs().map(|dir| dir.path()).filter(|path| !remove::at_once(path)).collect();
+        if !busy.is_empty() {
             // A drop has nobody to tell; what cannot be removed is tried again by the next launch.
             control::kill(self).ok();
         }
-        for dir in self.dirs() {
-            remove::remove(dir.path());
-        }
+        busy.into_iter().for_each(remove::remove);
     }
 
     /// From now on nobody has to own the groups while something is in them.

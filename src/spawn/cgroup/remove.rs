@@ -25,10 +25,16 @@ pub(super) fn at_once(path: &Path) -> bool {
     removed(path, 1)
 }
 
-/// Tries those that were left.
-pub(super) fn again() {
+/// Tries those that were left; `end` is told of each that is still busy: nothing has a right to be in it any more.
+pub(super) fn again(end: fn(&Path)) {
     let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-    left.retain(|path| !at_once(path));
+    left.retain(|path| {
+        if at_once(path) {
+            return false;
+        }
+        end(path);
+        !at_once(path)
+    });
 }
 
 fn removed(path: &Path, tries: u32) -> bool {

@@ -94,8 +94,8 @@ pub struct Pressure {
     pub io: Option<Stall>,
 }
 
-/// What the tree uses, as far as its groups count it: `None` stands for a controller that the sandbox has no group of, or a
-/// kernel that does not say. Say [`crate::Builder::own_cgroup`] for groups of all.
+/// What the tree uses, as far as its groups count it: `None` stands for a controller that the sandbox has no group of, a
+/// kernel that does not say, or a file that could not be read, which [`Stats::unread`] tells. Say [`crate::Builder::own_cgroup`] for groups of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -109,6 +109,18 @@ pub struct Stats {
     pub processes: ProcessStats,
     /// Pressure.
     pub pressure: Pressure,
+    /// The first file that is there and could not be read, as for want of a descriptor: what it counts is `None` for that.
+    pub unread: Option<Unread>,
+}
+
+/// A file of a group that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unread {
+    /// Its name.
+    pub file: &'static str,
+    /// Why, an errno.
+    pub errno: i32,
 }
 
 /// The one file that counts CPU time, for whoever reads it often: opened once, as the caller may run out of descriptors later.
@@ -149,32 +161,62 @@ pub(super) fn read(group: &Group) -> Option<Stats> {
     if matches!(group.dirs().next()?.path().try_exists(), Ok(false)) {
         return None;
     }
-    let mut stats = group.unified.as_ref().map(|dir| unified(dir.path())).unwrap_or_default();
-    if let Some(dir) = group.legacy_with("memory") {
-        stats.memory = legacy_memory(dir.path());
+    let mut unread = None;
+    let mut stats = Stats::default();
+    if let Some(dir) = &group.unified {
+        unified(&mut Sheets { dir: dir.path(), unread: &mut unread }, &mut stats);
     }
-    for (controller, read) in
-        [("cpuacct", cpuacct as fn(&Path, &mut Stats)), ("cpu", throttled), ("blkio", blkio), ("pids", pids)]
-    {
+    for (controller, read) in [
+        ("memory", legacy_memory as fn(&mut Sheets<'_>, &mut Stats)),
+        ("cpuacct", cpuacct),
+        ("cpu", throttled),
+        ("blkio", blkio),
+        ("pids", pids),
+    ] {
         if let Some(dir) = group.legacy_with(controller) {
-            read(dir.path(), &mut stats);
+            read(&mut Sheets { dir: dir.path(), unread: &mut unread }, &mut stats);
         }
     }
+    stats.unread = unread;
     Some(stats)
 }
 
-fn number(dir: &Path, file: &str) -> Option<u64> {
-    files::read(&dir.join(file)).ok()?.trim().parse().ok()
+/// The files of a group.
+struct Sheets<'a> {
+    dir: &'a Path,
+    unread: &'a mut Option<Unread>,
+}
+
+impl Sheets<'_> {
+    fn text(&mut self, file: &'static str) -> Option<String> {
+        match files::read(&self.dir.join(file)) {
+            Ok(text) => Some(text),
+            // No such controller or kernel, no group any more, no pressure since the boot (psi=0).
+            Err(refused) if [libc::ENOENT, libc::ENODEV, libc::EOPNOTSUPP].contains(&refused.errno) => None,
+            Err(refused) => {
+                self.unread.get_or_insert(Unread { file, errno: refused.errno });
+                None
+            }
+        }
+    }
+
+    fn number(&mut self, file: &'static str) -> Option<u64> {
+        self.text(file)?.trim().parse().ok()
+    }
+
+    fn table(&mut self, file: &'static str) -> Table {
+        Table(self.text(file).unwrap_or_default())
+    }
+
+    fn pressure(&mut self, file: &'static str) -> Option<Stall> {
+        stall(&self.text(file)?)
+    }
 }
 
 /// A file of lines `NAME NUMBER`.
 struct Table(String);
 
 impl Table {
-    fn read(dir: &Path, file: &str) -> Self {
-        Self(files::read(&dir.join(file)).unwrap_or_default())
-    }
-
     fn get(&self, name: &str) -> Option<u64> {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
     }
@@ -184,36 +226,32 @@ impl Table {
     }
 }
 
-fn unified(dir: &Path) -> Stats {
-    let (memory, events) = (Table::read(dir, "memory.stat"), Table::read(dir, "memory.events"));
-    let cpu = Table::read(dir, "cpu.stat");
-    let mut stats = Stats {
-        memory: MemoryStats {
-            current: number(dir, "memory.current"),
-            peak: number(dir, "memory.peak"),
-            swap: number(dir, "memory.swap.current"),
-            faults: memory.get("pgfault"),
-            major_faults: memory.get("pgmajfault"),
-            oom_kills: events.get("oom_kill"),
-            // That of groups above is not in it; since Linux 5.2.
-            limit_hits: Table::read(dir, "memory.events.local").get("max").or_else(|| events.get("max")),
-        },
-        cpu: CpuStats {
-            user: cpu.micros("user_usec"),
-            system: cpu.micros("system_usec"),
-            throttled_periods: cpu.get("nr_throttled"),
-            throttled: cpu.micros("throttled_usec"),
-        },
-        io: files::read(&dir.join("io.stat")).map(|text| io_stat(&text)).unwrap_or_default(),
-        processes: ProcessStats::default(),
-        pressure: Pressure {
-            cpu: pressure(dir, "cpu.pressure"),
-            memory: pressure(dir, "memory.pressure"),
-            io: pressure(dir, "io.pressure"),
-        },
+fn unified(sheets: &mut Sheets<'_>, stats: &mut Stats) {
+    let (memory, events) = (sheets.table("memory.stat"), sheets.table("memory.events"));
+    stats.memory = MemoryStats {
+        current: sheets.number("memory.current"),
+        peak: sheets.number("memory.peak"),
+        swap: sheets.number("memory.swap.current"),
+        faults: memory.get("pgfault"),
+        major_faults: memory.get("pgmajfault"),
+        oom_kills: events.get("oom_kill"),
+        // That of groups above is not in it; since Linux 5.2.
+        limit_hits: sheets.table("memory.events.local").get("max").or_else(|| events.get("max")),
     };
-    pids(dir, &mut stats);
-    stats
+    let cpu = sheets.table("cpu.stat");
+    stats.cpu = CpuStats {
+        user: cpu.micros("user_usec"),
+        system: cpu.micros("system_usec"),
+        throttled_periods: cpu.get("nr_throttled"),
+        throttled: cpu.micros("throttled_usec"),
+    };
+    stats.io = sheets.text("io.stat").map(|text| io_stat(&text)).unwrap_or_default();
+    stats.pressure = Pressure {
+        cpu: sheets.pressure("cpu.pressure"),
+        memory: sheets.pressure("memory.pressure"),
+        io: sheets.pressure("io.pressure"),
+    };
+    pids(sheets, stats);
 }
 
 /// `MAJOR:MINOR rbytes=N wbytes=N rios=N wios=N …`, a line for each device that was used.
@@ -223,10 +261,6 @@ pub(crate) fn io_stat(text: &str) -> IoStats {
         Some(words.filter_map(|value| value.parse::<u64>().ok()).fold(0, u64::saturating_add))
     };
     IoStats { read_bytes: sum("rbytes"), write_bytes: sum("wbytes"), reads: sum("rios"), writes: sum("wios") }
-}
-
-fn pressure(dir: &Path, file: &str) -> Option<Stall> {
-    stall(&files::read(&dir.join(file)).ok()?)
 }
 
 /// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and the same for `full`.
@@ -251,57 +285,56 @@ pub(crate) fn stall(text: &str) -> Option<Stall> {
     })
 }
 
-fn legacy_memory(dir: &Path) -> MemoryStats {
-    let stat = Table::read(dir, "memory.stat");
-    MemoryStats {
-        current: number(dir, "memory.usage_in_bytes"),
-        peak: number(dir, "memory.max_usage_in_bytes"),
+fn legacy_memory(sheets: &mut Sheets<'_>, stats: &mut Stats) {
+    let stat = sheets.table("memory.stat");
+    stats.memory = MemoryStats {
+        current: sheets.number("memory.usage_in_bytes"),
+        peak: sheets.number("memory.max_usage_in_bytes"),
         swap: stat.get("total_swap"),
         faults: stat.get("total_pgfault"),
         major_faults: stat.get("total_pgmajfault"),
-        oom_kills: Table::read(dir, "memory.oom_control").get("oom_kill"),
-        limit_hits: number(dir, "memory.failcnt"),
-    }
+        oom_kills: sheets.table("memory.oom_control").get("oom_kill"),
+        limit_hits: sheets.number("memory.failcnt"),
+    };
 }
 
 /// Nanoseconds.
-fn cpuacct(dir: &Path, stats: &mut Stats) {
-    stats.cpu.user = number(dir, "cpuacct.usage_user").map(Duration::from_nanos);
-    stats.cpu.system = number(dir, "cpuacct.usage_sys").map(Duration::from_nanos);
+fn cpuacct(sheets: &mut Sheets<'_>, stats: &mut Stats) {
+    stats.cpu.user = sheets.number("cpuacct.usage_user").map(Duration::from_nanos);
+    stats.cpu.system = sheets.number("cpuacct.usage_sys").map(Duration::from_nanos);
 }
 
-fn throttled(dir: &Path, stats: &mut Stats) {
-    let table = Table::read(dir, "cpu.stat");
+fn throttled(sheets: &mut Sheets<'_>, stats: &mut Stats) {
+    let table = sheets.table("cpu.stat");
     stats.cpu.throttled_periods = table.get("nr_throttled");
     stats.cpu.throttled = table.get("throttled_time").map(Duration::from_nanos);
 }
 
 /// `MAJOR:MINOR Read N`, and the same for other operations.
-fn blkio(dir: &Path, stats: &mut Stats) {
-    let sum = |file: &str, operation: &str| {
-        let text = files::read(&dir.join(file)).ok()?;
-        let lines = text.lines().filter_map(|line| {
+fn blkio(sheets: &mut Sheets<'_>, stats: &mut Stats) {
+    let sum = |text: Option<&str>, operation: &str| {
+        let lines = text?.lines().filter_map(|line| {
             let mut words = line.split_whitespace();
             let (_, kind, value) = (words.next()?, words.next()?, words.next()?);
             if kind == operation { value.parse::<u64>().ok() } else { None }
         });
         Some(lines.fold(0, u64::saturating_add))
     };
-    let (bytes, served) =
-        ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive");
+    let bytes = sheets.text("blkio.throttle.io_service_bytes_recursive");
+    let served = sheets.text("blkio.throttle.io_serviced_recursive");
     stats.io = IoStats {
-        read_bytes: sum(bytes, "Read"),
-        write_bytes: sum(bytes, "Write"),
-        reads: sum(served, "Read"),
-        writes: sum(served, "Write"),
+        read_bytes: sum(bytes.as_deref(), "Read"),
+        write_bytes: sum(bytes.as_deref(), "Write"),
+        reads: sum(served.as_deref(), "Read"),
+        writes: sum(served.as_deref(), "Write"),
     };
 }
 
-fn pids(dir: &Path, stats: &mut Stats) {
+fn pids(sheets: &mut Sheets<'_>, stats: &mut Stats) {
     stats.processes = ProcessStats {
-        current: number(dir, "pids.current"),
-        peak: number(dir, "pids.peak"),
-        refused: Table::read(dir, "pids.events").get("max"),
+        current: sheets.number("pids.current"),
+        peak: sheets.number("pids.peak"),
+        refused: sheets.table("pids.events").get("max"),
     };
 }
 
