@@ -1,6 +1,7 @@
 //! A child that is set up and confined and waits before it becomes the program.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::Instant;
 
 use super::child::Child;
@@ -52,7 +53,7 @@ impl Held {
             return Ok(match site.group().and_then(Group::cpu_file) {
                 // What this command uses is counted there, and the sandbox's own clock ends both.
                 Some(_) => Source::Elsewhere,
-                None => Source::Tree { root: self.running.parent.pid() },
+                None => self.tree(clocks),
             });
         }
         if let Some(file) = self.running.parent.group().and_then(Group::cpu_file) {
@@ -70,7 +71,19 @@ impl Held {
             }
             None => {}
         }
-        Ok(Source::Tree { root: self.running.parent.pid() })
+        Ok(self.tree(clocks))
+    }
+
+    /// The times of its processes, where the kernel shows which those are.
+    fn tree(&mut self, clocks: &Clocks) -> Source {
+        let hidden = matches!(Path::new("/proc/thread-self/children").try_exists(), Ok(false));
+        if clocks.cpu.is_none() || !hidden {
+            return Source::Tree { root: self.running.parent.pid() };
+        }
+        let note = "cpu_time() does not hold: no group counts it, and this kernel shows no process's children \
+             (CONFIG_PROC_CHILDREN)";
+        self.running.report.notes.push(note.into());
+        Source::Elsewhere
     }
 
     /// Lets the child become the program.

@@ -72,13 +72,24 @@ pub(crate) fn names(dir: &Path) -> StdResult<Vec<PathBuf>, Unseen> {
 }
 
 /// The children of the process with this directory in /proc, of its first `most` threads (proc_tid_children(5), since Linux
-/// 3.5, `CONFIG_PROC_CHILDREN`).
+/// 3.5, `CONFIG_PROC_CHILDREN`: a kernel without it is one that cannot be looked at).
 pub(crate) fn children(process: &Path, most: usize) -> StdResult<Vec<i32>, Unseen> {
     let mut found = Vec::new();
     for thread in names(&process.join("task"))?.into_iter().take(most) {
         let path = thread.join("children");
-        let text = io_there(&path, "read", fs::read_to_string(&path))?.unwrap_or_default();
+        let text = match io_there(&path, "read", fs::read_to_string(&path))? {
+            Some(text) => text,
+            // The thread may have ended in between; else the kernel has no such file.
+            None if is_without(&thread, &path) => return Err(Unseen::new(&path, "open", libc::ENOENT)),
+            None => continue,
+        };
         found.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
     }
     Ok(found)
+}
+
+/// Whether the thread is there, before and after a look that has not found the file.
+fn is_without(thread: &Path, file: &Path) -> bool {
+    let looks = [thread, file, thread].map(Path::try_exists);
+    matches!(looks, [Ok(true), Ok(false), Ok(true)])
 }

@@ -139,14 +139,18 @@ pub(super) fn empty(dir: &Path) -> bool {
 
 /// Whether it is empty; or why that is not known.
 fn look(dir: &Path) -> StdResult<bool, files::Refused> {
-    if let Ok(text) = files::read(&dir.join("cgroup.events")) {
-        return Ok(text.lines().any(|line| line == "populated 0"));
-    }
-    match files::read(&dir.join("cgroup.procs")) {
-        Ok(text) => Ok(text.trim().is_empty()),
+    let seen = match files::read(&dir.join("cgroup.events")) {
+        Ok(text) => Ok(text.lines().any(|line| line == "populated 0")),
+        // Version 1 has none.
+        Err(refused) if refused.errno == libc::ENOENT => {
+            files::read(&dir.join("cgroup.procs")).map(|text| text.trim().is_empty())
+        }
+        Err(refused) => Err(refused),
+    };
+    match seen {
         // A stat needs no descriptor.
         Err(refused) if refused.errno == libc::ENODEV || matches!(dir.try_exists(), Ok(false)) => Ok(true),
-        Err(refused) => Err(refused),
+        seen => seen,
     }
 }
 
