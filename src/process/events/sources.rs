@@ -154,10 +154,13 @@ impl Sources {
                 self.lacks(&[OutOfMemoryKill], Told::Late, format!("memory.oom_control: {why}"));
             }
         }
-        let says = read_to_string(dir.join("memory.oom_control")).unwrap_or_default();
-        if !says.lines().any(|line| line.starts_with("oom_kill ")) {
-            let why = "memory.oom_control counts no kills before Linux 4.13";
-            self.lacks(&[OutOfMemoryKill], Told::Never, why);
+        match read_to_string(dir.join("memory.oom_control")) {
+            Ok(text) if text.lines().any(|line| line.starts_with("oom_kill ")) => {}
+            Ok(_) => {
+                let why = "memory.oom_control counts no kills before Linux 4.13";
+                self.lacks(&[OutOfMemoryKill], Told::Never, why);
+            }
+            Err(why) => self.lacks(&[OutOfMemoryKill], Told::Never, format!("memory.oom_control: {why}")),
         }
         // Without it memory.failcnt is looked at a little less often, which is said above.
         self.reclaim = register(epoll, dir, ("memory.pressure_level", "low")).ok();
