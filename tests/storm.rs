@@ -172,7 +172,12 @@ mod tests {
         let mut command = shell(&sandbox, script);
         let outcome = command.supervise(broker).output().unwrap();
         let told = format!("{} {:?}", outcome.verdict(), outcome.supervisor_faults);
-        assert_eq!(String::from_utf8_lossy(&outcome.stdout), "all\n", "{told}");
+        assert_eq!(
+            String::from_utf8_lossy(&outcome.stdout),
+            "all\n",
+            "{told} {}",
+            String::from_utf8_lossy(&outcome.stderr)
+        );
     }
 
     #[test]

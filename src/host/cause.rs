@@ -43,6 +43,7 @@ pub(super) fn of_step(host: &Host, refusal: &Refusal) -> Vec<Cause> {
         RefusedStep::IdRange => id_range(host, refusal),
         RefusedStep::Mount => mount(host, refusal),
         RefusedStep::ProcMount => proc_mount(host, refusal),
+        RefusedStep::Knob => knob(host, refusal.errno),
         RefusedStep::MemfdExec => memfd(host, refusal),
         RefusedStep::Keyring => keyring(host, refusal),
         RefusedStep::Pidfd => match refusal.errno {
@@ -318,6 +319,18 @@ fn proc_mount(host: &Host, refusal: &Refusal) -> Vec<Cause> {
         ProcView::Full(_) => Vec::new(),
     };
     [view, mount(host, refusal)].concat()
+}
+
+/// What covers /proc, or a part of it, covers settings too.
+fn knob(host: &Host, errno: i32) -> Vec<Cause> {
+    let hidden = [libc::ENOENT, libc::EROFS].contains(&errno) || is_denial(errno);
+    match host.proc_view() {
+        _ if !hidden => Vec::new(),
+        ProcView::Masked(mounts) => vec![Cause::MaskedProc { mounts }],
+        ProcView::Absent => vec![Cause::ProcNotMounted],
+        ProcView::Full(flags) if flags.contains(MountFlags::READ_ONLY) => vec![Cause::ReadOnlyProc],
+        ProcView::Full(_) | ProcView::Unknown => Vec::new(),
+    }
 }
 
 fn memfd(host: &Host, refusal: &Refusal) -> Vec<Cause> {

@@ -37,6 +37,8 @@ pub enum RefusedStep {
     Mount,
     /// Mounting a fresh proc.
     ProcMount,
+    /// Writing a setting of a namespace, by way of the caller's /proc/sys.
+    Knob,
     /// Making or executing the image, a memfd.
     MemfdExec,
     /// Joining a new session keyring.

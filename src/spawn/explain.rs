@@ -115,6 +115,7 @@ pub(super) fn causes(step: Step, errno: i32, host: &Host, set: Namespaces) -> Ve
         Step::IdMap => RefusedStep::IdMap,
         Step::Propagation | Step::Root | Step::Mount | Step::Dev | Step::Pivot => RefusedStep::Mount,
         Step::Proc => RefusedStep::ProcMount,
+        Step::Knob => RefusedStep::Knob,
         Step::Image | Step::Start => RefusedStep::MemfdExec,
         Step::Keyring => RefusedStep::Keyring,
         Step::Tether => RefusedStep::Pidfd,

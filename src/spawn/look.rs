@@ -1,6 +1,6 @@
 //! Looks at what may be gone. It must not take a look that failed for one that found nothing.
 
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -60,22 +60,23 @@ pub(crate) fn pidfd(pid: i32) -> StdResult<Option<OwnedFd>, Unseen> {
     }
 }
 
-/// The names in a directory; none where it is gone.
-pub(crate) fn names(dir: &Path) -> StdResult<Vec<PathBuf>, Unseen> {
-    let mut names = Vec::new();
-    let Some(entries) = io_there(dir, "open", fs::read_dir(dir))? else { return Ok(names) };
+/// The entries of a directory; none where it is gone.
+pub(crate) fn entries(dir: &Path) -> StdResult<Vec<DirEntry>, Unseen> {
+    let mut found = Vec::new();
+    let Some(entries) = io_there(dir, "opendir", fs::read_dir(dir))? else { return Ok(found) };
     for entry in entries {
         let Some(entry) = io_there(dir, "getdents64", entry)? else { break };
-        names.push(entry.path());
+        found.push(entry);
     }
-    Ok(names)
+    Ok(found)
 }
 
 /// The children of the process with this directory in /proc, of its first `most` threads (proc_tid_children(5), since Linux
 /// 3.5, `CONFIG_PROC_CHILDREN`: a kernel without it is one that cannot be looked at).
 pub(crate) fn children(process: &Path, most: usize) -> StdResult<Vec<i32>, Unseen> {
     let mut found = Vec::new();
-    for thread in names(&process.join("task"))?.into_iter().take(most) {
+    for thread in entries(&process.join("task"))?.into_iter().take(most) {
+        let thread = thread.path();
         let path = thread.join("children");
         let text = match io_there(&path, "read", fs::read_to_string(&path))? {
             Some(text) => text,

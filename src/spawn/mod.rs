@@ -38,7 +38,7 @@ pub(crate) use attempt::{
 };
 pub(crate) use clone::deadline_after;
 pub use enforcement::{Enforcement, FilterState, LaunchMethod, Missing, NamespaceState, SupervisorState};
-pub(crate) use look::{Unseen, children as children_of, io_there, names, pidfd as pidfd_of, there};
+pub(crate) use look::{Unseen, children as children_of, entries, io_there, pidfd as pidfd_of, there};
 pub(crate) use request::{Request, Streams, Strings, When, open_nulls};
 pub(crate) use signals::Blocked;
 pub(crate) use site::Site;

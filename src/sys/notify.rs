@@ -72,6 +72,17 @@ fn ioctl(fd: impl AsFd, request: u64, words: &mut [u64]) -> Result<u64, Errno> {
     unsafe { raw(libc::SYS_ioctl, args) }
 }
 
+/// The same of a request that is made again where a stop of this process interrupts the kernel's wait for the filter's lock,
+/// which it does before it looks at anything: `EINTR`, that the kernel does not restart.
+fn ioctl_again(fd: impl AsFd, request: u64, words: &mut [u64]) -> Result<u64, Errno> {
+    loop {
+        match ioctl(fd.as_fd(), request, words) {
+            Err(libc::EINTR) => {}
+            done => return done,
+        }
+    }
+}
+
 /// `seccomp(SECCOMP_GET_NOTIF_SIZES)` (since Linux 5.0).
 pub(crate) fn notification_sizes() -> Result<NotificationSizes, Errno> {
     // Three 16-bit sizes: notification, response, seccomp_data.
@@ -120,12 +131,12 @@ pub(crate) fn answer_notification(
     for (word, part) in words.iter_mut().zip([id, value.cast_unsigned(), last]) {
         *word = part;
     }
-    ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &mut words).map(drop)
+    ioctl_again(listener, SECCOMP_IOCTL_NOTIF_SEND, &mut words).map(drop)
 }
 
 /// `SECCOMP_IOCTL_NOTIF_ID_VALID`: whether that call still waits, so that its pid is still its own.
 pub(crate) fn notification_waits(listener: impl AsFd, id: u64) -> bool {
-    ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &mut [id]).is_ok()
+    ioctl_again(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &mut [id]).is_ok()
 }
 
 fn add(listener: impl AsFd, id: u64, (fd, to): (impl AsFd, Injection), flags: u64) -> Result<i32, Errno> {
@@ -137,7 +148,7 @@ fn add(listener: impl AsFd, id: u64, (fd, to): (impl AsFd, Injection), flags: u6
         flags | set | half(fd.as_fd().as_raw_fd()) << 32,
         half(to.at.unwrap_or(0)) | half(to.flags) << 32,
     ];
-    let number = ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &mut words)?;
+    let number = ioctl_again(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &mut words)?;
     i32::try_from(number).map_err(|_| libc::EBADF)
 }
 

@@ -159,6 +159,7 @@ pub(crate) type Kind = String;
 fn is_call(told: &str, call: &str) -> bool {
     let same: &[(&str, &[&str])] = &[
         ("open", &["openat"]),
+        ("opendir", &["openat", "newfstatat"]),
         ("read", &["openat", "statx", "fstat", "lseek"]),
         ("write", &["openat"]),
         ("stat", &["statx", "newfstatat"]),

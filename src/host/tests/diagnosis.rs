@@ -274,6 +274,11 @@ fn a_masked_proc_refuses_a_fresh_one() {
         "/proc is partly hidden by /proc/bus, /proc/sys, /proc/acpi, /proc/kcore and 1 more"
     );
     assert!(causes[0].remedy().contains("systempaths=unconfined"));
+    for errno in [libc::ENOENT, libc::EROFS] {
+        assert_eq!(fresh(&docker(), RefusedStep::Knob, errno), [causes[0].clone()]);
+    }
+    assert_eq!(fresh(&docker(), RefusedStep::Knob, libc::EIO), []);
+    assert_eq!(fresh(&Host::ideal(), RefusedStep::Knob, libc::ENOENT), []);
     let without_user_namespace = callers(&docker(), RefusedStep::ProcMount, libc::EPERM);
     assert!(!without_user_namespace.iter().any(|cause| matches!(cause, Cause::MaskedProc { .. })));
 }

@@ -24,7 +24,7 @@ use nix::sys::stat::Mode;
 
 use super::child::Child;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::spawn::{Group, Running, Unseen, children_of, io_there, names, there};
+use crate::spawn::{Group, Running, Unseen, children_of, entries, io_there, there};
 use crate::sys;
 
 /// Ancestors that are looked at.
@@ -168,8 +168,8 @@ fn unseen(unseen: Unseen) -> Error {
 /// Every process of /proc in this pid namespace.
 fn everybody_in(inside: &Path) -> StdResult<BTreeSet<i32>, Unseen> {
     let mut found = BTreeSet::new();
-    for path in names(Path::new("/proc"))? {
-        let pid = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+    for entry in entries(Path::new("/proc"))? {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
         let entry = pid.map_or(Ok(None), Entry::open)?;
         let namespace = entry.map_or(Ok(None), |entry| entry.pid_namespace())?;
         if namespace.is_some_and(|namespace| namespace == *inside) {

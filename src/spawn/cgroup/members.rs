@@ -7,7 +7,7 @@ use std::result::Result as StdResult;
 
 use super::control::Motion;
 use super::{Group, Sheet, Tally};
-use crate::spawn::look::{Unseen, io_there, names};
+use crate::spawn::look::{Unseen, entries, io_there};
 
 impl Group {
     /// A directory, if there is one at all.
@@ -56,11 +56,10 @@ fn collect(dir: &Path, found: &mut BTreeSet<i32>) -> StdResult<(), Unseen> {
     };
     let pids = seen.unwrap_or_default();
     found.extend(pids.lines().filter_map(|line| line.trim().parse::<i32>().ok()).filter(|pid| *pid > 0));
-    for entry in names(dir)? {
-        // It may be gone.
-        let kind = io_there(&entry, "lstat", fs::symlink_metadata(&entry))?;
-        if kind.is_some_and(|kind| kind.is_dir()) {
-            collect(&entry, found)?;
+    for entry in entries(dir)? {
+        let path = entry.path();
+        if io_there(&path, "lstat", entry.file_type())?.is_some_and(|kind| kind.is_dir()) {
+            collect(&path, found)?;
         }
     }
     Ok(())

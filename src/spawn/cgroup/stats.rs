@@ -298,10 +298,22 @@ fn legacy_memory(sheets: &mut Sheets<'_>, stats: &mut Stats) {
     };
 }
 
-/// Nanoseconds.
+/// Nanoseconds. `cpuacct.usage` is exact; the kernel learns which of the two it was at its ticks only.
 fn cpuacct(sheets: &mut Sheets<'_>, stats: &mut Stats) {
-    stats.cpu.user = sheets.number("cpuacct.usage_user").map(Duration::from_nanos);
-    stats.cpu.system = sheets.number("cpuacct.usage_sys").map(Duration::from_nanos);
+    let [all, user, system] =
+        ["cpuacct.usage", "cpuacct.usage_user", "cpuacct.usage_sys"].map(|file| sheets.number(file));
+    let split = all.zip(user.zip(system)).map(|(all, ticks)| shares(all, ticks));
+    stats.cpu.user = split.map(|(user, _)| Duration::from_nanos(user));
+    stats.cpu.system = split.map(|(_, system)| Duration::from_nanos(system));
+}
+
+/// The whole in the ratio that was sampled, as the kernel does it for processes and for version 2: what no tick has seen is
+/// user mode's.
+fn shares(all: u64, (user, system): (u64, u64)) -> (u64, u64) {
+    let ticks = u128::from(user) + u128::from(system);
+    let part = (u128::from(all) * u128::from(system)).checked_div(ticks).unwrap_or(0);
+    let system = u64::try_from(part).unwrap_or(all).min(all);
+    (all - system, system)
 }
 
 fn throttled(sheets: &mut Sheets<'_>, stats: &mut Stats) {
@@ -351,6 +363,21 @@ mod tests {
             (Some(4097), Some(3), Some(5), Some(5))
         );
         assert_eq!(io_stat("").reads, Some(0), "nothing was read yet");
+    }
+
+    #[test]
+    fn what_was_sampled_is_shared_out_over_what_was_counted() {
+        let cases = [
+            ((100, (30, 10)), (75, 25)),
+            ((100, (0, 0)), (100, 0)),
+            ((7, (0, 9)), (0, 7)),
+            ((0, (4, 4)), (0, 0)),
+        ];
+        for ((all, sampled), wanted) in cases {
+            assert_eq!(shares(all, sampled), wanted, "{all} {sampled:?}");
+        }
+        let most = u64::MAX;
+        assert_eq!(shares(most, (most, most)), (most / 2 + 1, most / 2));
     }
 
     #[test]

@@ -103,9 +103,10 @@ impl Worker {
                     Err(libc::EINTR) => {}
                     Err(errno) => return Err(("SECCOMP_IOCTL_NOTIF_RECV", errno)),
                 }
-            } else if calls != 0 {
+            } else if calls & !libc::POLLERR != 0 {
                 return Ok(());
             }
+            // POLLERR alone: the kernel was about to look, and a stop of this process interrupted it.
         }
     }
 
