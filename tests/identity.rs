@@ -11,9 +11,10 @@ mod tests {
     use std::process::Command;
 
     use nix::unistd::{User, getgroups, getuid};
+    use ringfence::host::Answer;
     use ringfence::{
-        Access, Builder, Child, ErrorKind, IdRange, Init, Launch, Mapping, Mistake, NamespaceSets,
-        Namespaces, Sandbox, Stdio,
+        Access, Builder, Cause, Child, ErrorKind, Host, IdRange, Init, Launch, Mapping, Mistake,
+        NamespaceSets, Namespaces, Powerless, Sandbox, Stdio,
     };
 
     use super::support::{
@@ -211,6 +212,13 @@ mod tests {
             let error = refused(sandbox().mapping(ranges(uid, gid)).ids(1001, 1002));
             assert!(error.to_string().contains("newuidmap"), "{error:#}");
             skip!(NAME, "newuidmap and newgidmap are not installed");
+        }
+        if Host::probe().no_new_privs() == Answer::Yes {
+            let error = refused(sandbox().mapping(ranges(uid, gid)).ids(1001, 1002));
+            let powerless =
+                |cause: &Cause| matches!(cause, Cause::HelperPowerless { reason: Powerless::NoNewPrivs, .. });
+            assert!(error.causes().iter().any(powerless), "{error:#}");
+            skip!(NAME, "no_new_privs holds: the helpers have no rights");
         }
         ranges_hold(uid, gid);
         let foreign = refused(sandbox().mapping(ranges(uid + 10_000_000, gid)).ids(1001, 1002));

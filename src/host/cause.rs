@@ -249,7 +249,7 @@ fn id_range(host: &Host, refusal: &Refusal) -> Vec<Cause> {
     }
     let own = host.subordinate();
     let user = || host.identity().name.clone().unwrap_or_else(|| host.identity().uid.real.to_string());
-    let mut causes = restriction(host, refusal.within);
+    let mut causes = Vec::new();
     if own.service.is_none() {
         let files = [("/etc/subuid", own.uids.is_empty()), ("/etc/subgid", own.gids.is_empty())];
         let empty = files.into_iter().filter(|(_, is_empty)| *is_empty);
@@ -261,6 +261,7 @@ fn id_range(host: &Host, refusal: &Refusal) -> Vec<Cause> {
             Some(path) => causes.extend(powerless(host, path)),
         }
     }
+    causes.extend(restriction(host, refusal.within));
     // A caller with these capabilities needs neither ranges nor helpers.
     let needed = [without(host, &SETUID), without(host, &SETGID)].concat();
     let causes =

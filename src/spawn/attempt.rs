@@ -26,7 +26,7 @@ use super::brief::Brief;
 use super::cgroup::{self, Group};
 use super::clone::NotCloned;
 use super::enforcement::{Enforcement, LaunchMethod};
-use super::explain::{Death, causes, shows_namespaces};
+use super::explain::{Death, causes, map_causes, shows_namespaces};
 use super::parent::{Heard, Parent};
 use super::request::{Request, When};
 use super::site::Site;
@@ -437,7 +437,8 @@ fn callers_part(
     } else if plan.ids.needs_caller() {
         map::write(&plan.ids, parent.pid(), parent.brief().map(), (&fence.host, deadline)).map_err(
             |error| {
-                let causes = causes(Step::IdMap, error.raw_os_error().unwrap_or(0), &fence.host, plan.set);
+                let errno = error.raw_os_error().unwrap_or(0);
+                let causes = map_causes(&plan.ids.writer, errno, &fence.host, plan.set);
                 error.causes_found(causes)
             },
         )?;

@@ -4,7 +4,7 @@ use super::brief::{Brief, Record};
 use crate::error::{Cause, Error, ErrorKind, Object, Step};
 use crate::host::{Host, KernelVersion, Refusal, RefusedStep, Within, diagnose};
 use crate::machine::isa::INSN_SIZE;
-use crate::plan::{Code, Op};
+use crate::plan::{Code, MapWriter, Op};
 use crate::policy::Namespaces;
 use nix::sys::signal::Signal;
 
@@ -126,6 +126,19 @@ pub(super) fn causes(step: Step, errno: i32, host: &Host, set: Namespaces) -> Ve
         Step::Limits => RefusedStep::Limits,
         _ => return Vec::new(),
     };
+    causes_of(step, errno, host, set)
+}
+
+/// The same where a map that the child cannot write itself was refused.
+pub(super) fn map_causes(writer: &MapWriter, errno: i32, host: &Host, set: Namespaces) -> Vec<Cause> {
+    let step = match writer {
+        MapWriter::Helper => RefusedStep::IdRange,
+        MapWriter::Nobody | MapWriter::Child | MapWriter::Caller => RefusedStep::IdMap,
+    };
+    causes_of(step, errno, host, set)
+}
+
+fn causes_of(step: RefusedStep, errno: i32, host: &Host, set: Namespaces) -> Vec<Cause> {
     let user = set.contains(Namespaces::USER) && !matches!(step, RefusedStep::Clone { .. });
     let within = if user { Within::FreshUserNamespace } else { Within::CallersUserNamespace };
     diagnose(host, &Refusal { step, errno, within })

@@ -63,11 +63,15 @@ pub(super) fn remedy(refused: &Refused) -> Option<String> {
 pub(super) fn write(file: &Path, text: &str) -> StdResult<(), Refused> {
     let opened = OpenOptions::new().write(true).open(file);
     let mut opened = opened.map_err(|error| Refused::io(file, "open", &error))?;
-    // The kernel takes each write for a whole value.
-    match opened.write(text.as_bytes()) {
-        Ok(length) if length == text.len() => Ok(()),
-        Ok(_) => Err(Refused::new(file, "write", libc::EIO)),
-        Err(error) => Err(Refused::io(file, "write", &error)),
+    loop {
+        // The kernel takes each write for a whole value.
+        match opened.write(text.as_bytes()) {
+            Ok(length) if length == text.len() => return Ok(()),
+            Ok(_) => return Err(Refused::new(file, "write", libc::EIO)),
+            // Version 1 gives up a limit of memory for any signal that waits, a stop or a tracer's too.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Refused::io(file, "write", &error)),
+        }
     }
 }
 
