@@ -25,6 +25,11 @@ impl Unseen {
         Self { path: path.to_path_buf(), call, errno }
     }
 
+    /// The same under the name that users know.
+    pub(crate) fn named(self, path: PathBuf) -> Self {
+        Self { path, ..self }
+    }
+
     pub(crate) fn error(self, step: Step) -> Error {
         Error::new(ErrorKind::Process, step, self.path).call(self.call, self.errno)
     }

@@ -93,7 +93,8 @@ impl Entry {
     }
 
     fn children(&self) -> StdResult<Vec<i32>, Unseen> {
-        children_of(Path::new(&format!("/proc/self/fd/{}", self.dir.as_raw_fd())), usize::MAX)
+        let directory = format!("/proc/self/fd/{}", self.dir.as_raw_fd());
+        children_of(Path::new(&directory), usize::MAX).map_err(|unseen| unseen.named(self.path("task")))
     }
 }
 
