@@ -64,20 +64,19 @@ impl Held {
                 let error = Error::new(ErrorKind::Setup, Step::Clocks, "cpu_time()");
                 return Err(error.detail("the groups that were made do not count CPU time"));
             }
-            Some(Need::Preferred) => {
+            Some(Need::Preferred) if shows_children() => {
                 let note =
                     "cpu_time() is approximate: no group counts it, the times of the processes are summed";
                 self.running.report.notes.push(note.into());
             }
-            None => {}
+            Some(Need::Preferred) | None => {}
         }
         Ok(self.tree(clocks))
     }
 
     /// The times of its processes, where the kernel shows which those are.
     fn tree(&mut self, clocks: &Clocks) -> Source {
-        let hidden = matches!(Path::new("/proc/thread-self/children").try_exists(), Ok(false));
-        if clocks.cpu.is_none() || !hidden {
+        if clocks.cpu.is_none() || shows_children() {
             return Source::Tree { root: self.running.parent.pid() };
         }
         let note = "cpu_time() does not hold: no group counts it, and this kernel shows no process's children \
@@ -115,4 +114,9 @@ impl AsFd for Held {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.running.parent.pidfd()
     }
+}
+
+/// Whether the kernel tells whose children there are.
+fn shows_children() -> bool {
+    !matches!(Path::new("/proc/thread-self/children").try_exists(), Ok(false))
 }

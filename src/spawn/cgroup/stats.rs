@@ -95,7 +95,8 @@ pub struct Pressure {
 }
 
 /// What the tree uses, as far as its groups count it: `None` stands for a controller that the sandbox has no group of, a
-/// kernel that does not say, or a file that could not be read, which [`Stats::unread`] tells. Say [`crate::Builder::own_cgroup`] for groups of all.
+/// kernel that does not say, or a file that could not be read, which [`Stats::unread`] tells. Say
+/// [`crate::Builder::own_cgroup`] for groups of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -12,43 +12,32 @@ use crate::sys;
 /// Rounds after which a tree that still grows is left as it is.
 const ROUNDS: usize = 50;
 
-/// What got the signal, and what could not be looked at, if anything.
-type Reached = (Vec<OwnedFd>, StdResult<(), Unseen>);
-
 /// Stops the program and its descendants, from the top, until a round finds nothing new. A stopped process neither makes
 /// another nor reaps one, so a pid below it stays whose it is. What fails is taken back.
 pub(crate) fn set_motion(init: i32, program: i32, motion: Motion) -> StdResult<FrozenBy, Unseen> {
-    let (reached, looked) = rounds(init, (program, None), motion);
-    if looked.is_err() && motion == Motion::Frozen {
-        release(&reached);
-    }
-    looked.map(|()| FrozenBy::Stop)
+    rounds(init, (program, None), motion).map(|_| FrozenBy::Stop)
 }
 
 /// Ends the program and what descends from it, and nothing else: all of them stand still before the first is killed, so that
 /// none is made meanwhile, and none is adopted by somebody else. Returns what was killed. Where not all can be found none is.
 pub(crate) fn end_tree(init: i32, program: i32) -> StdResult<Vec<OwnedFd>, Unseen> {
-    let (mut doomed, looked) = rounds(init, (program, Some(init)), Motion::Frozen);
-    if looked.is_err() {
-        release(&doomed);
-    }
-    looked?;
+    let mut doomed = rounds(init, (program, Some(init)), Motion::Frozen)?;
     // ESRCH: it has ended already.
     doomed.retain(|pidfd| sys::send_signal(pidfd, libc::SIGKILL).is_ok());
     Ok(doomed)
 }
 
-fn release(stopped: &[OwnedFd]) {
-    for pidfd in stopped {
-        // ESRCH: it has ended meanwhile.
-        sys::send_signal(pidfd, libc::SIGCONT).ok();
-    }
-}
-
-fn rounds(init: i32, top: (i32, Option<i32>), motion: Motion) -> Reached {
+/// What got the signal. Where not all can be looked at, what was stopped goes on.
+fn rounds(init: i32, top: (i32, Option<i32>), motion: Motion) -> StdResult<Vec<OwnedFd>, Unseen> {
     let mut reached = Vec::new();
     let looked = reach(init, top, motion, &mut reached);
-    (reached, looked)
+    if looked.is_err() && motion == Motion::Frozen {
+        for pidfd in &reached {
+            // ESRCH: it has ended meanwhile.
+            sys::send_signal(pidfd, libc::SIGCONT).ok();
+        }
+    }
+    looked.map(|()| reached)
 }
 
 fn reach(
